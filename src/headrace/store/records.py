@@ -1,0 +1,265 @@
+"""The lake's own memory: land commits, plans and done records. Each is created once, exclusively.
+
+A record is one JSON file: its body, the sha256 of the body, and the sha256 of the record before it. So a
+changed, cut or missing record is found when it is read; it is never skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from ..core import Landed, Position
+from ..errors import ConfigError, Corrupt, Fenced
+from .storage import Storage
+
+FORMAT = 1
+"""The lake's format; newer ones are refused."""
+
+
+def check_format(storage: Storage) -> None:
+    """Marks a new lake with our format; refuses a lake that a newer Headrace has written."""
+    key = "_headrace/format.json"
+    body = json.dumps({"format": FORMAT}).encode()
+    if storage.create(key, body):
+        return
+    try:
+        found = int(json.loads(storage.read(key))["format"])
+    except (ValueError, KeyError, TypeError):
+        raise Corrupt(f"{key} cannot be read", hint='it should hold {"format": 1}') from None
+    if found > FORMAT:
+        raise ConfigError(
+            f"the lake has format {found}; this Headrace knows up to {FORMAT}", hint="upgrade headrace"
+        )
+
+
+def _seal(body: Mapping[str, Any], before: str) -> bytes:
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
+    digest = hashlib.sha256((before + text).encode()).hexdigest()
+    return json.dumps({"sha256": digest, "before": before, "body": body}, sort_keys=True, default=str).encode()
+
+
+def _unseal(data: bytes, key: str) -> tuple[dict[str, Any], str, str]:
+    """(body, sha256, sha256 of the record before); raises `Corrupt`."""
+    try:
+        record = json.loads(data)
+        body, digest, before = record["body"], record["sha256"], record["before"]
+    except (ValueError, KeyError, TypeError):
+        raise Corrupt(f"record {key} cannot be read", hint="restore this file from a backup") from None
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    if hashlib.sha256((before + text).encode()).hexdigest() != digest:
+        raise Corrupt(f"record {key} was changed", hint="restore this file from a backup")
+    return body, digest, before
+
+
+def utc(moment: datetime | None = None) -> str:
+    return (moment or datetime.now(UTC)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class LandRecord:
+    """One commit of a land stream: what came, and where the next read starts."""
+
+    stream: str
+    epoch: int
+    end: Position | None
+    objects: Sequence[Landed]
+    time: str
+    writer: str
+    sha256: str = ""
+
+
+class LandLog:
+    """The commits of one land stream, read once and then kept; `append` is the only way to land."""
+
+    def __init__(self, storage: Storage, stream: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", stream):
+            raise ConfigError(f"stream id `{stream}`: letters, digits, `_`, `.` and `-` only")
+        self.storage = storage
+        self.stream = stream
+        self._folder = f"_headrace/land/{stream}"
+        self.records: list[LandRecord] = []
+        self.refresh()
+
+    def _key(self, epoch: int) -> str:
+        return f"{self._folder}/{epoch:012d}.json"
+
+    def refresh(self) -> None:
+        """Reads what was committed since; raises `Corrupt` where a record is missing, changed or cut."""
+        keys = self.storage.list(self._folder)
+        for expected, key in enumerate(keys[len(self.records) :], start=len(self.records)):
+            if key != self._key(expected):
+                raise Corrupt(
+                    f"land stream `{self.stream}`: record {expected} is missing (found {key})",
+                    hint=f"restore {self._key(expected)} from a backup",
+                )
+            body, digest, before = _unseal(self.storage.read(key), key)
+            if before != self._digest():
+                raise Corrupt(f"record {key} does not follow the one before it", hint="restore both from a backup")
+            objects = tuple(Landed(**item) for item in body.pop("objects"))
+            self.records.append(LandRecord(**body, objects=objects, sha256=digest))
+
+    def _digest(self) -> str:
+        return self.records[-1].sha256 if self.records else ""
+
+    @property
+    def epoch(self) -> int:
+        """The newest commit; 0 is the empty first record that fixes the start, -1 means none yet."""
+        return len(self.records) - 1
+
+    @property
+    def end(self) -> Position | None:
+        return self.records[-1].end if self.records else None
+
+    def append(self, end: Position | None, objects: Sequence[Landed], writer: str) -> LandRecord:
+        """Commits the next epoch durably, or raises `Fenced` because another writer did so first.
+
+        Arrival times are made unique and rising within the stream, whatever the clock does: they order rows.
+        """
+        moment = datetime.now(UTC)
+        if self.records:
+            last = self.records[-1]
+            floor = datetime.fromisoformat(last.time) + timedelta(microseconds=len(last.objects) + 1)
+            moment = max(moment, floor)
+        stamped = [
+            _stamp(item, utc(moment + timedelta(microseconds=place))) for place, item in enumerate(objects)
+        ]
+        record = LandRecord(self.stream, self.epoch + 1, end, tuple(stamped), utc(moment), writer)
+        body = asdict(record)
+        del body["sha256"]
+        key = self._key(record.epoch)
+        if not self.storage.create(key, _seal(body, self._digest())):
+            self.refresh()
+            if self.records[record.epoch].writer != writer:
+                raise Fenced(
+                    f"land stream `{self.stream}`: another writer committed epoch {record.epoch} first",
+                    hint="run again: what it landed is kept, what it did not will be read again",
+                )
+            return self.records[record.epoch]
+        self.refresh()
+        return self.records[record.epoch]
+
+    def newest(self) -> dict[str, Landed]:
+        """Name → its newest version."""
+        return {item.name: item for record in self.records for item in record.objects}
+
+    def objects(self, after: int, upto: int) -> list[tuple[int, Landed]]:
+        """(epoch, object) of the commits in (after, upto], in bronze order."""
+        return [
+            (record.epoch, item)
+            for record in self.records[max(after + 1, 0) : upto + 1]
+            for item in record.objects
+        ]
+
+
+def _stamp(item: Landed, arrived: str) -> Landed:
+    return Landed(**{**asdict(item), "arrived": arrived})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one refine epoch will do, fixed before anything is written."""
+
+    table: str
+    prev: int
+    next: int
+    mode: Literal["increment", "rebuild"]
+    inputs: Mapping[str, tuple[int, int]]
+    """Land stream → (from, to]."""
+    references: Mapping[str, int]
+    """Table read → its version."""
+    spec: Mapping[str, Any]
+    """The table's spec, as it was then."""
+    fingerprint: str
+    evolved: Sequence[str]
+    """Columns beyond the contract, as text."""
+    engine: Mapping[str, str]
+    now: str
+    reason: str
+    writer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What one refine epoch did."""
+
+    table: str
+    epoch: int
+    fingerprint: str
+    inputs: Mapping[str, int]
+    """Land stream → refined up to and including."""
+    evolved: Sequence[str]
+    outputs: Mapping[str, Mapping[str, Any]]
+    """Table → id, version and sha256 of its log entry."""
+    references: Mapping[str, int]
+    ledger: Mapping[str, int]
+    by_rule: Mapping[str, int]
+    warned: Mapping[str, int]
+    checks: Sequence[Mapping[str, Any]]
+    now: str
+    time: str
+    mode: str = "increment"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RefineLog:
+    """Plans and done records of one refine stream (a silver table and what belongs to it)."""
+
+    def __init__(self, storage: Storage, table: str) -> None:
+        self.storage = storage
+        self.table = table
+        self._folder = f"_headrace/refine/{table}"
+        self.plans: dict[int, Plan] = {}
+        self.done: list[Done] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        known = set(self.plans)
+        finished = {item.epoch for item in self.done}
+        for key in self.storage.list(self._folder):
+            kind, _, number = key.rsplit("/", 1)[-1].removesuffix(".json").partition("-")
+            epoch = int(number) if number.isdigit() else -1
+            if epoch < 0 or (kind == "plan" and epoch in known) or (kind == "done" and epoch in finished):
+                continue
+            body, _, _ = _unseal(self.storage.read(key), key)
+            if kind == "plan":
+                body["inputs"] = {stream: (low, high) for stream, (low, high) in body["inputs"].items()}
+                self.plans[epoch] = Plan(**body)
+            elif kind == "done":
+                self.done.append(Done(**body))
+        self.done.sort(key=lambda item: item.epoch)
+
+    @property
+    def last(self) -> Done | None:
+        return self.done[-1] if self.done else None
+
+    @property
+    def epoch(self) -> int:
+        return self.done[-1].epoch if self.done else 0
+
+    def open_plans(self) -> list[Plan]:
+        """Plans made over the last done epoch and not finished, oldest first."""
+        return [plan for number, plan in sorted(self.plans.items()) if number > self.epoch]
+
+    def next_number(self) -> int:
+        """Numbers are never used twice, also those of abandoned plans."""
+        return max([self.epoch, *self.plans]) + 1
+
+    def plan(self, plan: Plan) -> None:
+        """Fixes the plan durably, or raises `Fenced` because another runner planned this number first."""
+        if not self.storage.create(f"{self._folder}/plan-{plan.next:012d}.json", _seal(asdict(plan), "")):
+            raise Fenced(
+                f"table `{plan.table}`: another run planned epoch {plan.next} first",
+                hint="it is at work or was killed; run again",
+            )
+        self.plans[plan.next] = plan
+
+    def finish(self, done: Done) -> None:
+        """Records the epoch as done; a helper that finished it in the meantime has written the same."""
+        self.storage.create(f"{self._folder}/done-{done.epoch:012d}.json", _seal(asdict(done), ""))
+        self.refresh()
