@@ -195,6 +195,9 @@ class Rewrite:
     add: Sequence[DataFile]
     remove: Sequence[DataFile]
     written: Written
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """The table's columns afterwards, in order: the target's, widened where needed, then new ones. Where a
+    type differs from the target's, every old file is in `remove`."""
 
 
 class Engine(Protocol):
@@ -202,7 +205,14 @@ class Engine(Protocol):
 
     dialect: str
 
-    def run(self, step: Any, inputs: Mapping[str, Input]) -> Mapping[str, Frame]: ...
+    def run(
+        self, step: Any, inputs: Mapping[str, Input | Sequence[RawInput] | None], *, epoch: int, now: str
+    ) -> Outcome:
+        """Inputs: `raw` (a sequence of RawInput), `ref:<table>` (TableAt), `target` (TableAt or None).
+
+        `epoch` goes into `_epoch`; `now` (UTC, ISO 8601) is what user SQL sees as the current time.
+        """
+        ...
 
     def rewrite(self, target: TableAt, write: Write, frame: Frame, into: Path) -> Rewrite:
         """The copy-on-write change that applies `frame` to `target`; new Parquet files lie under `into`."""
