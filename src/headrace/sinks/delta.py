@@ -1,0 +1,103 @@
+"""Delta Lake as a sink: every output table takes a commit exactly once, in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from ..core import Commit, Engine, Frame, Rewrite, TableAt, Write, Written
+from ..errors import Corrupt
+from ..failpoints import reach
+from ..store.delta import Change, Snapshot, Table
+
+Approve = Callable[[Sequence[Written]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaSink:
+    """Tables under `root`, by their dotted names: `silver.sales` lies in silver/sales."""
+
+    root: Path
+    engine: Engine
+
+    def open(self, tables: Sequence[str], stream: str) -> DeltaWriter:
+        return DeltaWriter(self, {name: self.table(name) for name in tables}, stream)
+
+    def table(self, name: str) -> Table:
+        return Table(self.root.joinpath(*name.split(".")), name)
+
+    def at(self, name: str, stream: str = "") -> TableAt:
+        return self.table(name).snapshot(stream).at
+
+
+class DeltaWriter:
+    """The writer of one stream; holds the snapshots that its commits go on top of."""
+
+    def __init__(self, sink: DeltaSink, tables: dict[str, Table], stream: str) -> None:
+        self.sink = sink
+        self.stream = stream
+        self.tables = tables
+        self.snapshots: dict[str, Snapshot] = {name: table.snapshot(stream) for name, table in tables.items()}
+
+    @property
+    def epoch(self) -> int:
+        """What the first output has reached: it decides whether an epoch in doubt is finished."""
+        return next(iter(self.snapshots.values())).txn
+
+    def write(
+        self, parts: Sequence[tuple[Write, Frame]], commit: Commit, approve: Approve | None = None
+    ) -> Sequence[Written]:
+        """Applies `parts` in order, each exactly once for `commit`, or raises `Fenced`.
+
+        All new files are written, and `approve` sees the counts and may refuse, before the first commit.
+        """
+        pending: list[tuple[Write, Frame, Rewrite | None, Written]] = []
+        for write, frame in parts:
+            snapshot = self.snapshots[write.table]
+            if snapshot.txn == commit.next:
+                pending.append((write, frame, None, self._applied(write, commit)))
+                continue
+            rewrite = self._rewrite(write, frame, snapshot)
+            pending.append((write, frame, rewrite, rewrite.written))
+        reach("sink.files")
+        if approve:
+            approve([written for *_, written in pending])
+        done = []
+        for write, frame, rewrite, written in pending:
+            if rewrite is not None:
+                version = self._commit(write, frame, rewrite, commit)
+                written = replace(written, version=version)
+                reach("sink.commit")
+            done.append(written)
+        return done
+
+    def _rewrite(self, write: Write, frame: Frame, snapshot: Snapshot) -> Rewrite:
+        snapshot.path.mkdir(parents=True, exist_ok=True)
+        return self.sink.engine.rewrite(snapshot.at, write, frame, snapshot.path)
+
+    def _applied(self, write: Write, commit: Commit) -> Written:
+        table, snapshot = self.tables[write.table], self.snapshots[write.table]
+        version, note = table.applied(self.stream, commit.next, snapshot.at.version)
+        if "written" not in note:
+            raise Corrupt(f"table `{write.table}`: commit {version} lost its counts")
+        return Written(**{**note["written"], "version": version, "skipped": True})
+
+    def _commit(self, write: Write, frame: Frame, rewrite: Rewrite, commit: Commit) -> int:
+        snapshot = self.snapshots[write.table]
+        columns = dict(getattr(frame, "columns", snapshot.at.columns))
+        if write.mode != "replace":
+            columns = {**snapshot.at.columns, **columns}
+        change = Change(
+            snapshot,
+            commit,
+            {"append": "WRITE", "merge": "MERGE", "replace": "WRITE"}[write.mode],
+            columns,
+            write.partition_by,
+            rewrite.add,
+            rewrite.remove,
+            {"written": asdict(rewrite.written)},
+        )
+        version = self.tables[write.table].commit(change)
+        self.snapshots[write.table] = self.tables[write.table].snapshot(self.stream)
+        return version

@@ -1,0 +1,340 @@
+"""Delta tables: delta-rs reads them, and one exclusive creation of the next log entry commits to them.
+
+A commit goes on top of exactly the version whose `txn` was read, so that a paused or stale writer can never
+add a row: its version is taken. (delta-rs accepts an already used txn version, retries on top of others'
+commits, and never syncs; see docs/decisions/0002-delta-commits.md.) Protocol: Delta Transaction Log
+Protocol, reader 1, writer 2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import urllib.parse
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core import Commit, DataFile, TableAt
+from ..errors import ConfigError, Corrupt, Fenced
+from .storage import create_exclusive, sync_files
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+CHECKPOINT_EVERY = 20
+ENGINE = "headrace"
+_WORDS = {
+    "boolean": "boolean",
+    "integer": "integer",
+    "long": "bigint",
+    "double": "double",
+    "date": "date",
+    "timestamp": "timestamp",
+    "string": "text",
+    "short": "integer",
+    "byte": "integer",
+    "float": "double",
+}
+_TYPES = {"bigint": "long", "text": "string", "json": "string"}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A table as of one version; version -1 is a table that does not exist yet."""
+
+    path: Path
+    at: TableAt
+    table_id: str | None
+    txn: int
+    """Last epoch that our stream committed; 0 for none."""
+    configuration: Mapping[str, str] = field(default_factory=dict)
+
+
+class Table:
+    """One Delta table on a local path, written by us alone."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self.name = name
+        self._handle: DeltaTable | None = None
+
+    def _load(self) -> DeltaTable | None:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError, TableNotFoundError
+
+        try:
+            if self._handle is None:
+                self._handle = DeltaTable(str(self.path))
+            else:
+                self._handle.update_incremental()
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError, ValueError) as error:
+            raise Corrupt(
+                f"table `{self.name}`: its Delta log cannot be read: {error}",
+                hint="`headrace doctor` names the damaged file; silver can be rebuilt from bronze",
+            ) from error
+        return self._handle
+
+    def snapshot(self, stream: str) -> Snapshot:
+        """The newest version, with the epoch that `stream` has reached in it."""
+        handle = self._load()
+        if handle is None:
+            return Snapshot(self.path, TableAt(self.name, -1, (), {}), None, 0)
+        meta = handle.metadata()
+        protocol = handle.protocol()
+        if protocol.min_reader_version > 1:
+            raise ConfigError(
+                f"table `{self.name}` needs Delta reader version {protocol.min_reader_version}"
+                f" ({', '.join(protocol.reader_features or [])})",
+                hint="Headrace reads tables without deletion vectors and column mapping",
+            )
+        columns = {item["name"]: _word(item) for item in json.loads(handle.schema().to_json())["fields"]}
+        at = TableAt(
+            self.name,
+            handle.version(),
+            _files(handle, self.path, meta.partition_columns),
+            columns,
+            tuple(meta.partition_columns),
+        )
+        txn = handle.transaction_version(stream)
+        return Snapshot(self.path, at, str(meta.id), 0 if txn is None else txn, dict(meta.configuration))
+
+    def entry(self, version: int) -> list[dict[str, Any]]:
+        """The actions of one log entry; raises `Corrupt` where it is missing or broken."""
+        path = self._entry_path(version)
+        try:
+            return [json.loads(line) for line in path.read_text().splitlines() if line]
+        except (OSError, ValueError) as error:
+            raise Corrupt(f"table `{self.name}`: log entry {path.name} cannot be read: {error}") from error
+
+    def digest(self, version: int) -> str:
+        try:
+            return hashlib.sha256(self._entry_path(version).read_bytes()).hexdigest()
+        except OSError as error:
+            raise Corrupt(f"table `{self.name}`: log entry {version} is gone: {error}") from error
+
+    def _entry_path(self, version: int) -> Path:
+        return self.path / "_delta_log" / f"{version:020}.json"
+
+    def applied(self, stream: str, epoch: int, newest: int) -> tuple[int, dict[str, Any]]:
+        """(version, note) of the commit by which `stream` reached `epoch`; its note is what we wrote there."""
+        for version in range(newest, -1, -1):
+            actions = self.entry(version)
+            if any(a.get("txn", {}).get("appId") == stream and a["txn"]["version"] == epoch for a in actions):
+                info = next(a["commitInfo"] for a in actions if "commitInfo" in a)
+                return version, json.loads(info["headrace"])
+        raise Corrupt(f"table `{self.name}`: no commit of `{stream}` epoch {epoch} although its txn says so")
+
+    def foreign(self, since: int, upto: int) -> list[int]:
+        """Versions in (since, upto] that somebody else committed."""
+        found = []
+        for version in range(since + 1, upto + 1):
+            info: dict[str, Any] = next((a["commitInfo"] for a in self.entry(version) if "commitInfo" in a), {})
+            if not str(info.get("engineInfo", "")).startswith(ENGINE):
+                found.append(version)
+        return found
+
+    def commit(self, change: Change) -> int:
+        """Makes the change durable as the next version and returns that, or raises `Fenced` without a trace.
+
+        Data files, their folders, the log entry and its folder are synced before this returns.
+        """
+        base = change.base
+        if base.txn != change.commit.prev:
+            raise Fenced(
+                f"table `{self.name}`: stream `{change.commit.stream}` is at epoch {base.txn},"
+                f" not {change.commit.prev}",
+                hint="another writer has moved it; nothing was written; run again",
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        sync_files((item.path for item in change.add), self.path)
+        version = base.at.version + 1
+        data = "".join(json.dumps(action, separators=(",", ":")) + "\n" for action in _actions(change)).encode()
+        if not create_exclusive(self._entry_path(version), data) and not self._is_ours(version, data):
+            raise Fenced(
+                f"table `{self.name}`: another writer committed version {version} first",
+                hint="nothing of this write is visible; run again",
+            )
+        if version and version % CHECKPOINT_EVERY == 0:
+            handle = self._load()
+            if handle is not None:
+                handle.create_checkpoint()
+        return version
+
+    def _is_ours(self, version: int, data: bytes) -> bool:
+        """An exclusive creation whose answer was lost: the entry holds our own random transaction id."""
+        try:
+            return self._entry_path(version).read_bytes() == data
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    base: Snapshot
+    commit: Commit
+    operation: str
+    columns: Mapping[str, str]
+    partition_by: Sequence[str] = ()
+    add: Sequence[DataFile] = ()
+    remove: Sequence[DataFile] = ()
+    note: Mapping[str, Any] = field(default_factory=dict)
+    """What the commit says of itself, so that a helper who finds it applied knows its counts."""
+
+
+def _actions(change: Change) -> list[dict[str, Any]]:
+    now = int(time.time() * 1000)
+    root = change.base.path
+    actions: list[dict[str, Any]] = [
+        {
+            "commitInfo": {
+                "timestamp": now,
+                "operation": change.operation,
+                "operationParameters": {},
+                "readVersion": change.base.at.version,
+                "isBlindAppend": not change.remove,
+                "engineInfo": ENGINE,
+                "txnId": str(uuid.uuid4()),
+                "headrace": json.dumps(change.note, default=str),
+            }
+        }
+    ]
+    if change.base.at.version < 0:
+        actions.append({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}})
+    if dict(change.columns) != dict(change.base.at.columns):
+        actions.append({"metaData": _metadata(change, now)})
+    commit = change.commit
+    actions.append({"txn": {"appId": commit.stream, "version": commit.next, "lastUpdated": now}})
+    for item in change.remove:
+        actions.append(
+            {
+                "remove": {
+                    "path": _relative(item.path, root),
+                    "deletionTimestamp": now,
+                    "dataChange": True,
+                    "extendedFileMetadata": True,
+                    "partitionValues": dict(item.partition),
+                    "size": item.bytes,
+                }
+            }
+        )
+    for item in change.add:
+        actions.append(
+            {
+                "add": {
+                    "path": _relative(item.path, root),
+                    "partitionValues": dict(item.partition),
+                    "size": item.bytes,
+                    "modificationTime": now,
+                    "dataChange": True,
+                    "stats": json.dumps(
+                        {
+                            "numRecords": item.rows,
+                            "minValues": dict(item.low),
+                            "maxValues": dict(item.high),
+                            "nullCount": dict(item.nulls),
+                        },
+                        default=_scalar,
+                    ),
+                }
+            }
+        )
+    return actions
+
+
+def _metadata(change: Change, now: int) -> dict[str, Any]:
+    fields = [
+        {
+            "name": name,
+            "type": _TYPES.get(word, word),
+            "nullable": True,
+            "metadata": {"headrace.type": "json"} if word == "json" else {},
+        }
+        for name, word in change.columns.items()
+    ]
+    configuration = {
+        "delta.logRetentionDuration": "interval 30 days",
+        "delta.deletedFileRetentionDuration": "interval 30 days",
+    }
+    return {
+        "id": change.base.table_id or str(uuid.uuid4()),
+        "name": change.base.at.table,
+        "format": {"provider": "parquet", "options": {}},
+        "schemaString": json.dumps({"type": "struct", "fields": fields}),
+        "partitionColumns": list(change.partition_by),
+        "configuration": {**configuration, **change.base.configuration},
+        "createdTime": now,
+    }
+
+
+def _relative(path: Path, root: Path) -> str:
+    return urllib.parse.quote(path.relative_to(root).as_posix(), safe="/=-_.~")
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no place in Delta statistics")
+
+
+def _word(item: Mapping[str, Any]) -> str:
+    kind = item["type"]
+    if item.get("metadata", {}).get("headrace.type") == "json":
+        return "json"
+    if isinstance(kind, str) and kind.startswith("decimal"):
+        return kind
+    if not isinstance(kind, str) or kind not in _WORDS:
+        raise ConfigError(
+            f"column `{item['name']}` has Delta type {kind}", hint="Headrace reads scalar columns; cast it upstream"
+        )
+    return _WORDS[kind]
+
+
+def _files(handle: DeltaTable, root: Path, partition_by: Sequence[str]) -> tuple[DataFile, ...]:
+    batch = handle.get_add_actions(flatten=True)
+    names = batch.schema.names
+    columns = {name: batch.column(place).to_pylist() for place, name in enumerate(names)}
+    found = []
+    for row in range(batch.num_rows):
+
+        def pick(prefix: str, row: int = row) -> dict[str, Any]:
+            return {
+                name.removeprefix(prefix): columns[name][row]
+                for name in names
+                if name.startswith(prefix) and columns[name][row] is not None
+            }
+
+        found.append(
+            DataFile(
+                root / urllib.parse.unquote(columns["path"][row]),
+                columns["num_records"][row],
+                columns["size_bytes"][row],
+                {name: _text(columns[f"partition.{name}"][row]) for name in partition_by},
+                pick("min."),
+                pick("max."),
+                pick("null_count."),
+            )
+        )
+    return tuple(found)
+
+
+def _text(value: Any) -> str | None:
+    """A partition value as Delta spells it."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="microseconds").replace("+00:00", "")
+    return str(value)
