@@ -1,0 +1,123 @@
+"""What a run tells: plain data, for people (the CLI prints it) and machines (`to_json`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from ..errors import Unbalanced
+
+Status = Literal["success", "failed", "incomplete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened in a task; for progress bars and logs, never for decisions."""
+
+    task: str
+    kind: Literal["start", "progress", "end", "retry", "note"]
+    done: int = 0
+    total: int | None = None
+    unit: str = ""
+    message: str = ""
+
+
+Listener = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """A listener that does not listen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Where every row that was read has gone. Each number is measured by itself, so that a sum can be wrong."""
+
+    read: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    deduplicated: int = 0
+    quarantined: int = 0
+    filtered: int = 0
+    late: int = 0
+    removed: int = 0
+    """Rows of the previous table that a rebuild dropped; they were not read, so no part of the balance."""
+
+    @property
+    def loaded(self) -> int:
+        return self.inserted + self.updated
+
+    @property
+    def accounted(self) -> int:
+        kept = self.inserted + self.updated + self.unchanged + self.deleted
+        return kept + self.deduplicated + self.quarantined + self.filtered + self.late
+
+    def check(self, table: str) -> None:
+        """Raises `Unbalanced` unless every row that was read is accounted for, exactly once."""
+        if self.read != self.accounted:
+            raise Unbalanced(
+                f"table `{table}`: read {self.read:,} rows but accounted for {self.accounted:,}: {asdict(self)}",
+                hint="nothing was written; this is a defect of Headrace or of a custom step: please report it",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReport:
+    name: str
+    new_files: int = 0
+    changed: int = 0
+    bytes: int = 0
+    rows: int = 0
+    refused: Sequence[tuple[str, str]] = ()
+    vanished: Sequence[str] = ()
+    seconds: float = 0.0
+    error: str | None = None
+    error_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableReport:
+    name: str
+    epoch: int = 0
+    version: int = -1
+    ledger: Ledger = field(default_factory=Ledger)
+    by_rule: Mapping[str, int] = field(default_factory=dict)
+    warned: Mapping[str, int] = field(default_factory=dict)
+    checks: Sequence[Mapping[str, Any]] = ()
+    seconds: float = 0.0
+    path: str = ""
+    error: str | None = None
+    error_class: str | None = None
+    noop: bool = False
+    rebuilt: str | None = None
+    """Why the table was computed anew from bronze; None for an increment."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoldReport:
+    path: str
+    nodes: Sequence[Mapping[str, Any]] = ()
+    passed: bool = True
+    seconds: float = 0.0
+    error: str | None = None
+    error_class: str | None = None
+    noop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    run_id: str
+    pipeline: str
+    status: Status
+    seconds: float
+    sources: Sequence[SourceReport]
+    tables: Sequence[TableReport]
+    gold: GoldReport | None = None
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON scalars, lists and objects only; the keys are the field names."""
+        return asdict(self)
