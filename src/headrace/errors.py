@@ -10,7 +10,8 @@
     │   ├── Fenced            another writer moved the stream first; nothing was written
     │   ├── Corrupt           stored bytes do not match their hash, or a record cannot be read
     │   ├── Gap               the source no longer has what comes next; never skipped silently
-    │   └── Unbalanced        the ledger does not add up
+    │   ├── Unbalanced        the ledger does not add up
+    │   └── CircuitOpen       a system failed too often; it was not called
     └── ConfigError           fail before anything runs
         └── MissingExtra      a connector needs an extra that is not installed
 """
@@ -75,6 +76,10 @@ class Gap(SystemFault):
 
 
 class Unbalanced(SystemFault):
+    pass
+
+
+class CircuitOpen(SystemFault):
     pass
 
 
