@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import ConfigError, DataError, TransientError
-from headrace.run.graph import DependencyResolver, Event, Task, execute, select
+from headrace.run.graph import DependencyResolver, Task, execute, select
+from headrace.run.report import Event
 
 
 def _task(name: str, *needs: str, action: Callable[[], object] = lambda: None, **more: object) -> Task:

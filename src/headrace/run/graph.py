@@ -17,6 +17,7 @@ from threading import Lock
 from typing import Literal
 
 from ..errors import ConfigError, ErrorClass, classify
+from .report import Event, Listener
 from .retry import retry
 
 Status = Literal["success", "failed", "skipped"]
@@ -57,21 +58,6 @@ class TaskResult:
     @property
     def error_class(self) -> ErrorClass | None:
         return None if self.error is None else classify(self.error)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What a listener is told while tasks run."""
-
-    task: str
-    kind: Literal["start", "progress", "end", "retry", "note"]
-    done: int = 0
-    total: int | None = None
-    unit: str = ""
-    message: str = ""
-
-
-Listener = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
