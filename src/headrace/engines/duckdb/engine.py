@@ -1,0 +1,83 @@
+"""The engine's front: opens DuckDB with its budget, refines a step, rewrites tables."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ...core import Frame, Input, Outcome, RawInput, Rewrite, TableAt, Write
+from .frame import Session
+from .rewrite import rewrite
+
+if TYPE_CHECKING:
+    from ...sql import TableStep
+
+
+class DuckEngine:
+    """Computes in DuckDB within `memory`, spilling into `scratch`; used by one thread at a time.
+
+    `pii_key` is the secret of `mask: hash` and `mask: encrypt`; `project` is where the functions of a
+    table's Python steps are found. Closing it removes its scratch and makes its frames unreadable.
+    """
+
+    dialect = "duckdb"
+
+    def __init__(
+        self,
+        scratch: Path,
+        memory: str = "1GB",
+        threads: int | None = None,
+        pii_key: bytes | None = None,
+        project: Path | None = None,
+    ) -> None:
+        import duckdb
+
+        scratch.mkdir(parents=True, exist_ok=True)
+        self.scratch = Path(tempfile.mkdtemp(prefix="duckdb-", dir=scratch))
+        self.project = project
+        self._pii_key = pii_key
+        config: dict[str, Any] = {
+            "memory_limit": memory,
+            "temp_directory": str(self.scratch / "spill"),
+            "autoinstall_known_extensions": False,
+        }
+        if threads:
+            config["threads"] = threads
+        self._con = duckdb.connect(":memory:", config=config)
+        self.session = Session(self._con)
+
+    def __enter__(self) -> DuckEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._con.close()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def run(
+        self,
+        step: TableStep,
+        inputs: Mapping[str, Input | Sequence[RawInput] | None],
+        *,
+        epoch: int,
+        now: str,
+    ) -> Outcome:
+        """All outputs of `step` over its range of bronze, as a pure function of the arguments.
+
+        Raises Stopped if a `stop` rule or expectation breaks; nothing outside the scratch is written.
+        """
+        from .refine import refine
+
+        return refine(self, step, inputs, epoch=epoch, now=now)
+
+    def rewrite(self, target: TableAt, write: Write, frame: Frame, into: Path) -> Rewrite:
+        """The copy-on-write change that applies `frame` to `target`; new Parquet files lie under `into`."""
+        return rewrite(self.session, target, write, frame, into)
