@@ -1,0 +1,65 @@
+# The commands to know. `make demo` and `make test` need nothing but Python 3.11 or later with venv.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+UNIT := tests/unit src
+REST := $(filter-out tests/unit tests/golden tests/performance,$(patsubst %/,%,$(wildcard tests/*/)))
+COV := --cov --cov-append --cov-report=
+.PHONY: setup demo test lint format bench docs lock clean help
+
+help: ## Show this help
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.dev ## Make .venv with everything that development needs, from the lock
+
+demo: $(VENV)/.all ## Generate sales data, run the example on it, check the outcome, show where to look
+	$(PY) scripts/demo.py
+
+test: $(VENV)/.dev ## All tests, unit tests first, then coverage limits
+	@rm -f .coverage .coverage.*
+	$(PY) -m pytest $(UNIT) $(COV)
+	$(PY) -m pytest $(REST) $(COV)
+	$(PY) -m pytest tests/performance --benchmark-disable-gc
+	$(PY) scripts/coverage.py
+
+lint: $(VENV)/.dev ## Style, types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.dev ## Put the code into the house's format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.dev ## Measure against peers and hand-written code, in one run
+	$(PY) bench/run.py
+
+docs: $(VENV)/.dev ## Write the JSON Schemas anew and run every example of the documentation
+	$(PY) -m headrace.spec.schema docs/schema
+	$(PY) -m pytest tests/unit/test_docs.py
+
+lock: ## Resolve the locks anew (needs uv)
+	scripts/lock
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
+	find src -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf src/*.egg-info
+
+# Which index pip uses, and its certificates, come from the environment (PIP_INDEX_URL, PIP_CERT …).
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or later is needed. hint: make PYTHON=python3.11 …"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "hint: on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+$(VENV)/.all: requirements/all.lock pyproject.toml | $(VENV)/bin/python
+	$(PY) -m pip install --quiet --require-hashes -r requirements/all.lock
+	$(PY) -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/bin/python
+	$(PY) -m pip install --quiet --require-hashes -r requirements/dev.lock
+	$(PY) -m pip install --quiet --no-deps --editable .
+	@touch $@ $(VENV)/.all
