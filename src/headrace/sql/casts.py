@@ -1,0 +1,214 @@
+"""One contract column from its staged text to its typed value: exact, or NULL and reported.
+
+A column passes through levels of nested SELECTs: `texts` (each level from the one before: cleaning, codes,
+currency signs, separators), `fast` (a plain TRY_CAST) and `value`. A value that casts and prints back as the
+same text needs no look at its shape: that is most values, and costs a third of a regular expression.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.errors import ConfigError
+from headrace.spec.contract import Column
+
+from . import dates, numeric
+from .text import both, case, full_match, listed, literal, name, padded, trimmed
+from .zones import to_utc
+
+NUMERIC_FORMATS = ("currency", "percent", "decimal_comma", "thousands")
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """SQL of one column; names of levels are `raw$c` (staged), `text1$c`…, `fast$c`, then the column itself."""
+
+    texts: tuple[str, ...]
+    fast: str | None
+    value: str
+    missing: str
+    """True where no value was given; meant for rows whose `value` is NULL."""
+    always: bool = False
+    """True if every given text is a value (plain text): then nothing can fail."""
+
+
+def native(kind: str) -> str:
+    """DuckDB's type for a contract type."""
+    return {"text": "VARCHAR", "json": "VARCHAR", "timestamp": "TIMESTAMPTZ"}.get(kind, kind.upper())
+
+
+def cast_of(column: str, spec: Column, nulls: list[str]) -> Cast:
+    """The cast of `column`; raises ConfigError where a format does not go with the type."""
+    _check_formats(column, spec)
+    raw = name(f"raw${column}")
+    missing = f"({raw} IS NULL OR {trimmed(raw)} IN ({listed(nulls)}))" if nulls else f"({raw} IS NULL)"
+    texts = _texts(column, spec, raw, missing)
+    text = name(f"text{len(texts)}${column}") if texts else raw
+    if texts and spec.map and (empty := [v for v in spec.map.values() if v in nulls]):
+        missing = f"({missing} OR {name(f'text1${column}')} IN ({listed(empty)}))"
+    if spec.type == "text":
+        given = case((f"{text} = ''", "NULL"), otherwise=text) if texts else _plain_text(raw, nulls)
+        value, fast, always = (
+            given,
+            None,
+            not (set(spec.clean) - {"trim", "lower", "upper", "squeeze", "title"}),
+        )
+    else:
+        fast, value = _typed(column, spec, text, [] if texts else nulls)
+        always = False
+    if spec.default is not None:
+        default = f"CAST({literal(_default(spec.default))} AS {native(spec.type)})"
+        value = f"CASE WHEN {missing} THEN {default} ELSE {value} END"
+        missing = "false"
+    return Cast(tuple(texts), fast, value, missing, always)
+
+
+def _default(value: str | int | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_formats(column: str, spec: Column) -> None:
+    kind = spec.type.partition("(")[0]
+    allowed = {
+        "integer": ("whole_decimal", "thousands", "decimal_comma", "currency"),
+        "bigint": ("whole_decimal", "thousands", "decimal_comma", "currency"),
+        "decimal": (*NUMERIC_FORMATS, "whole_decimal"),
+        "double": (*NUMERIC_FORMATS, "whole_decimal"),
+        "boolean": ("yes_no",),
+    }.get(kind, ())
+    for given in spec.formats:
+        if kind in ("date", "timestamp") and "%" in given:
+            dates.shape(given)
+        elif given not in allowed:
+            takes = ", ".join(allowed) or ("strptime patterns" if kind in ("date", "timestamp") else "none")
+            raise ConfigError(
+                f"column `{column}`: format `{given}` does not go with type {spec.type}",
+                hint=f"formats of {kind}: {takes}",
+            )
+
+
+def _texts(column: str, spec: Column, raw: str, missing: str) -> list[str]:
+    money, grouped = "currency" in spec.formats, {"decimal_comma", "thousands"} & set(spec.formats)
+    if not (spec.clean or spec.map or money or grouped):
+        return []
+    strip = spec.type != "text" or spec.clean or spec.map
+    text = case((padded(raw), trimmed(raw)), otherwise=raw) if strip else raw
+    texts = [case((missing, "NULL"), otherwise=text)]
+
+    def latest() -> str:
+        return name(f"text{len(texts)}${column}")
+
+    for word in spec.clean:
+        if word != "trim":
+            texts.append(_cleaned(word, latest()))
+    if spec.map:
+        texts.append(
+            f"CASE {latest()} "
+            + " ".join(f"WHEN {literal(k)} THEN {literal(v)}" for k, v in spec.map.items())
+            + f" ELSE {latest()} END"
+        )
+    if money:
+        texts.append(numeric.without_currency(latest()))
+    if grouped:
+        texts.append(numeric.plain_separators(latest(), spec.formats))
+    return texts
+
+
+def _cleaned(word: str, text: str) -> str:
+    if word in ("lower", "upper"):
+        return f"{word}({text})"
+    if word == "squeeze":
+        return f"regexp_replace({text}, '\\s+', ' ', 'g')"
+    if word == "title":
+        words = f"list_transform(string_split(lower({text}), ' '), lambda w: upper(substr(w, 1, 1)) || substr(w, 2))"
+        return f"array_to_string({words}, ' ')"
+    kept = {"digits": "0-9", "alnum": "\\p{L}\\p{N}"}[word]
+    return f"regexp_replace({text}, '[^{kept}]', '', 'g')"
+
+
+def _plain_text(raw: str, nulls: list[str]) -> str:
+    """The text as it came. Most texts start with no space and no letter of a null word: nothing to look at."""
+    if not nulls:
+        return raw
+    quick = [f"{raw} > '!'", f"NOT starts_with({raw}, chr(160))", f"NOT starts_with({raw}, chr(65279))"]
+    quick += [f"NOT starts_with({raw}, {literal(n)})" for n in nulls if n]
+    return case((both(quick), raw), (f"{trimmed(raw)} IN ({listed(nulls)})", "NULL"), otherwise=raw)
+
+
+def _typed(column: str, spec: Column, text: str, nulls: list[str]) -> tuple[str | None, str]:
+    """(the plain cast, the value): `nulls` may be left out where `text` has none."""
+    kind, words = native(spec.type), [n for n in nulls if n]
+    if spec.type not in ("boolean", "double", "json"):
+        # Only a null word with a digit could be taken for a number or a date.
+        words = [n for n in words if any(c.isdigit() for c in n)]
+    fast, same = _fast(column, spec, text, kind)
+    parse = _parser(spec, kind)
+    inner, stripped = parse(text), parse(trimmed(text))
+    branches: list[tuple[str, str]] = []
+    if same:
+        unless = [f"{text} NOT IN ({listed(words)})"] if words else []
+        good = name(f"fast${column}")
+        branches.append(
+            (
+                both([same, *unless]),
+                to_utc(good, spec.timezone or "UTC") if spec.type == "timestamp" else good,
+            )
+        )
+    branches.append((f"{text} IS NULL OR {text} = ''", "NULL"))
+    if words:
+        branches.append((f"{trimmed(text)} IN ({listed(words)})", "NULL"))
+    branches.append((padded(text), stripped))
+    return fast, case(*branches, otherwise=inner)
+
+
+def _fast(column: str, spec: Column, text: str, kind: str) -> tuple[str | None, str | None]:
+    good = name(f"fast${column}")
+    base = spec.type.partition("(")[0]
+    if base in ("integer", "bigint") or (base == "decimal" and "decimal_comma" not in spec.formats):
+        return f"TRY_CAST({text} AS {kind})", f"CAST({good} AS VARCHAR) = {text}"
+    if base == "date":
+        return f"TRY_CAST({text} AS DATE)", f"length({text}) = 10 AND CAST({good} AS VARCHAR) = {text}"
+    if base == "timestamp":
+        return f"TRY_CAST({text} AS TIMESTAMP)", f"length({text}) = 19 AND CAST({good} AS VARCHAR) = {text}"
+    return None, None
+
+
+def _parser(spec: Column, kind: str):  # type: ignore[no-untyped-def]
+    base, formats, zone = spec.type.partition("(")[0], list(spec.formats), spec.timezone or "UTC"
+    if base in ("integer", "bigint"):
+        return lambda t: numeric.integer(t, kind, formats)
+    if base == "decimal":
+        return lambda t: numeric.decimal(t, kind, formats)
+    if base == "double":
+        return lambda t: numeric.double(t, formats)
+    if base == "date":
+        return lambda t: dates.date(t, formats)
+    if base == "timestamp":
+        return lambda t: dates.timestamp(t, formats, zone)
+    if base == "boolean":
+        return lambda t: boolean(t, "yes_no" in formats)
+    return json
+
+
+def boolean(text: str, yes_no: bool) -> str:
+    """true/t/1 and false/f/0 in any case; with `yes_no` also yes/y/on and no/n/off."""
+    true, false = ["true", "t", "1"], ["false", "f", "0"]
+    if yes_no:
+        true, false = [*true, "yes", "y", "on"], [*false, "no", "n", "off"]
+    lowered = f"lower({text})"
+    return case((f"{lowered} IN ({listed(true)})", "true"), (f"{lowered} IN ({listed(false)})", "false"))
+
+
+def json(text: str) -> str:
+    """The text if it is JSON by RFC 8259; DuckDB alone also takes `[1,]`, NaN and Infinity."""
+    bare = f"regexp_replace({text}, {literal(_JSON_STRING)}, '0', 'g')"
+    odd = f"regexp_matches({bare}, {literal(_JSON_ODD)})"
+    return case((f"json_valid({text}) AND NOT {odd}", text))
+
+
+_JSON_STRING = r'"(?:[^"\\]|\\.)*"|\b(?:true|false|null)\b'
+_JSON_ODD = r",\s*[\]}]|[A-DF-Za-df-z/']"
+
+
+def matches(text: str, pattern: str) -> str:
+    return full_match(text, pattern)

@@ -1,0 +1,153 @@
+"""A table's contract compiled: what engines and tests need, checked once, before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from headrace.errors import ConfigError
+from headrace.spec.contract import Severity
+from headrace.spec.pipeline import TableSpec
+
+from .casts import Cast, cast_of
+from .language import Expression, parse
+
+AUDIT = ("_source", "_file", "_line", "_ingested_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """`column` must be among `key` of silver `table`, which the engine offers as relation `ref_<table>`."""
+
+    column: str
+    table: str
+    key: str
+    on_missing: Literal["quarantine", "accept"]
+    severity: Severity
+
+
+@dataclass(frozen=True, slots=True)
+class TableStep:
+    """One silver table's refinement; immutable, and the same for the same contract."""
+
+    table: str
+    spec: TableSpec
+    columns: Mapping[str, str]
+    """Final columns in order (the contract's, then evolved ones as text), name → type word."""
+    inputs: Mapping[str, tuple[str, ...]]
+    """Staged text column → accepted header names or JSON paths, first match wins."""
+    references: tuple[Reference, ...]
+    keys: tuple[str, ...]
+    sequence: tuple[str, ...]
+    mode: Literal["append", "merge", "replace"]
+    partition_by: tuple[str, ...]
+    history: bool
+    deletes: bool
+    evolved: tuple[str, ...]
+    encrypted: tuple[str, ...]
+    """Columns that leave `checked_sql` in clear text: the engine encrypts them before anything is written."""
+    casts: Mapping[str, Cast]
+    derived: Mapping[str, Expression]
+    """In an order in which each needs only earlier ones."""
+    rules: Mapping[str, Expression]
+    keep: Expression | None
+    """The contract's `filter`."""
+    delete_when: Expression | None
+
+
+def compile_table(
+    name: str, spec: TableSpec, evolved: Sequence[str] = (), where: str | None = None
+) -> TableStep:
+    """Checks all SQL, formats and patterns of a table; raises ConfigError with the fix for the first that is wrong."""
+    contract, columns = spec.contract, spec.contract.columns
+    extra = tuple(c for c in evolved if c not in columns)
+    final = {**{c: column.type for c, column in columns.items()}, **dict.fromkeys(extra, "text")}
+
+    def checked(text: str, what: str) -> Expression:
+        return parse(text, final, f"table `{name}`, {what}", where)
+
+    given = {c: column for c, column in columns.items() if not column.derive}
+    try:
+        casts = {c: cast_of(c, column, contract.nulls) for c, column in given.items()}
+        for c, column in columns.items():
+            _check_pattern(c, column.pattern)
+    except ConfigError as error:
+        raise ConfigError(f"table `{name}`: {error.message}", hint=error.hint, where=where) from None
+    derived = {c: checked(col.derive, f"derive of `{c}`") for c, col in columns.items() if col.derive}
+    masked = {c: column.mask for c, column in columns.items() if column.mask}
+    references = []
+    for c, column in columns.items():
+        if column.references:
+            table, _, key = column.references.partition(".")
+            references.append(Reference(c, table, key, column.on_missing, column.severity))
+            if masked.get(c) == "encrypt" and column.on_missing == "quarantine":
+                raise ConfigError(
+                    f"table `{name}`: column `{c}` is encrypted, so `references` cannot be checked",
+                    hint="use `mask: hash`, which gives the same value in both tables",
+                    where=where,
+                )
+    return TableStep(
+        table=name,
+        spec=spec,
+        columns=final,
+        inputs={c: tuple(column.source) or (c,) for c, column in given.items()} | {c: (c,) for c in extra},
+        references=tuple(references),
+        keys=tuple(spec.key_columns) + (extra if spec.keys == ["*"] else ()),
+        sequence=tuple(spec.latest_by),
+        mode=spec.effective_mode,
+        partition_by=tuple(spec.partition_by),
+        history=spec.history,
+        deletes=spec.delete_when is not None,
+        evolved=extra,
+        encrypted=tuple(c for c, mask in masked.items() if mask == "encrypt"),
+        casts=casts,
+        derived=_ordered(derived, name, where),
+        rules={rule: checked(r.check, f"rule `{rule}`") for rule, r in contract.rules.items()},
+        keep=checked(contract.filter, "filter") if contract.filter else None,
+        delete_when=checked(spec.delete_when, "delete_when") if spec.delete_when else None,
+    )
+
+
+def _ordered(derived: Mapping[str, Expression], table: str, where: str | None) -> dict[str, Expression]:
+    done: dict[str, Expression] = {}
+    while len(done) < len(derived):
+        ready = [
+            c
+            for c, e in derived.items()
+            if c not in done and all(used in done for used in e.columns if used in derived)
+        ]
+        if not ready:
+            cycle = ", ".join(f"`{c}`" for c in derived if c not in done)
+            raise ConfigError(
+                f"table `{table}`: derived columns {cycle} need each other",
+                hint="derive each from columns of the source",
+                where=where,
+            )
+        done.update((c, derived[c]) for c in ready)
+    return done
+
+
+def _check_pattern(column: str, pattern: str | None) -> None:
+    if pattern is None:
+        return
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"column `{column}`: pattern `{pattern}` is no regular expression: {error}",
+            hint="the whole text must match; escape special characters with a backslash",
+        ) from None
+    if re.search(r"\(\?(?:[=!]|<[=!])|\\[1-9]", pattern):
+        raise ConfigError(
+            f"column `{column}`: pattern `{pattern}` looks around or back",
+            hint="patterns are RE2: no (?=…), (?!…), (?<=…), \\1; write a row rule instead",
+        )
+
+
+def unknown(word: str, known: Sequence[str]) -> str:
+    """A hint with the nearest of `known`."""
+    close = difflib.get_close_matches(word, known, 1)
+    return (f"did you mean `{close[0]}`? " if close else "") + "known: " + ", ".join(known)
