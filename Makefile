@@ -21,7 +21,7 @@ test: $(VENV)/.dev ## All tests, unit tests first, then coverage limits
 	$(PY) -m pytest $(UNIT) $(COV)
 	$(PY) -m pytest $(REST) $(COV)
 	$(PY) -m pytest tests/performance --benchmark-disable-gc
-	$(PY) scripts/coverage.py
+	$(PY) scripts/check_coverage.py
 
 lint: $(VENV)/.dev ## Style, types
 	$(VENV)/bin/ruff check .

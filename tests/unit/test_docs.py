@@ -1,0 +1,186 @@
+"""The documentation is true: its examples run, its links lead somewhere, its module list is complete.
+
+What a fenced block is, by the words after the fence:
+
+- `console`: lines after `$ ` run, one page in one folder, in order; the lines below are what they print
+  (`...` stands for anything, seconds are not compared);
+- `csv data/x.csv`, `yaml contracts/x.yml` …: a second word with a dot is a file, made in that folder;
+- `yaml pipeline`, `yaml contract`, `yaml column`: must be valid as that;
+- `python`: runs;
+- anything else is only read.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
+FENCE = re.compile(r"^```(\w[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECONDS = re.compile(r"\d+\.\d+ s\b")
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int
+    kind: str
+    word: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def _blocks(page: Path) -> list[Block]:
+    text = page.read_text()
+    found = []
+    for match in FENCE.finditer(text):
+        kind, _, word = match[1].strip().partition(" ")
+        found.append(Block(page, text.count("\n", 0, match.start()) + 1, kind, word, match[2]))
+    return found
+
+
+def _acts(block: Block) -> bool:
+    return block.kind in ("console", "python") or "." in block.word
+
+
+ACTING = [page for page in PAGES if any(_acts(block) for block in _blocks(page))]
+YAML = [b for page in PAGES for b in _blocks(page) if b.word in ("pipeline", "contract", "column")]
+
+
+@pytest.mark.parametrize("page", ACTING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_run_as_shown(page: Path, tmp_path: Path) -> None:
+    tools = tmp_path / ".bin"
+    tools.mkdir()
+    command = tools / "headrace"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m headrace "$@"\n')
+    command.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    here = tmp_path
+    for block in _blocks(page):
+        if "." in block.word:
+            target = here / block.word
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(block.text)
+        elif block.kind == "console":
+            here = _console(block, here, environment)
+        elif block.kind == "python":
+            code = compile(block.text, str(block), "exec")
+            exec(code, {"__name__": "__example__"})
+
+
+def _console(block: Block, here: Path, environment: dict[str, str]) -> Path:
+    """Runs the block's commands; returns the folder that they ended in."""
+    steps = re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]
+    for step in steps:
+        command, _, wanted = step.partition("\n")
+        script = f"{command}\nstatus=$?\npwd >&3\nexit $status"
+        read, write = os.pipe()
+        try:
+            done = subprocess.run(
+                ["sh", "-c", f"exec 3>&{write}\n{script}"],
+                cwd=here,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                pass_fds=(write,),
+            )
+        finally:
+            os.close(write)
+        with os.fdopen(read) as pipe:
+            here = Path(pipe.read().strip() or here)
+        if not _same(wanted, done.stdout):
+            pytest.fail(f"{block}: $ {command}\nshown:\n{wanted}\nprinted:\n{done.stdout}")
+    return here
+
+
+def _same(wanted: str, got: str) -> bool:
+    def plain(text: str) -> str:
+        lines = [SECONDS.sub("0.0 s", line).rstrip() for line in text.replace("…", "...").splitlines()]
+        return "\n".join(line for line in lines if line) + "\n"
+
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    return doctest.OutputChecker().check_output(plain(wanted), plain(got), flags)
+
+
+def test_the_runner_notices_a_lie() -> None:
+    assert _same("read 7   0.3 s\n...\nend\n", "read 7   2.0 s\n\nx\ny\nend\n")
+    assert not _same("read 7\n", "read 8\n")
+
+
+@pytest.mark.parametrize("block", YAML, ids=str)
+def test_yaml_is_valid(block: Block) -> None:
+    import yaml
+
+    from headrace.spec.contract import Column, Contract
+    from headrace.spec.pipeline import PipelineConfig
+
+    document = yaml.safe_load(block.text)
+    if block.word == "column":
+        for column in document.values():
+            Column.model_validate(column)
+    elif block.word == "contract":
+        Contract.model_validate(document)
+    else:
+        for table in document["tables"].values():
+            if isinstance(table["contract"], str):
+                names = {
+                    *_listed(table, "keys"),
+                    *_listed(table, "latest_by"),
+                    *_listed(table, "partition_by"),
+                }
+                table["contract"] = {"columns": {name: {} for name in names - {"*"} or {"x"}}}
+        PipelineConfig.model_validate(document)
+
+
+def _listed(table: dict[str, object], key: str) -> list[str]:
+    value = table.get(key, [])
+    return [value] if isinstance(value, str) else list(value)  # type: ignore[call-overload]
+
+
+def _anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        place = (page.parent / path).resolve() if path else page
+        assert place.exists(), f"{page}: {target} leads nowhere"
+        if anchor:
+            assert anchor in _anchors(place), f"{page}: {target} has no such heading"
+
+
+def test_architecture_lists_every_module_with_what_it_says_of_itself() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    src = ROOT / "src" / "headrace"
+    listed = dict(re.findall(r"^\| `([\w/]+\.py)` \| (.+?) \|$", text, re.MULTILINE))
+    modules = {}
+    for path in sorted(src.rglob("*.py")):
+        doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+        if path.name != "__init__.py" or doc:
+            modules[path.relative_to(src).as_posix()] = doc
+    assert set(listed) == {name for name in modules if "/versions/" not in name}
+    assert not [name for name, doc in modules.items() if not doc], "modules without a docstring"
+
+
+def test_the_changelog_knows_this_version() -> None:
+    import headrace
+
+    assert f"## {headrace.__version__}" in (ROOT / "CHANGELOG.md").read_text()
