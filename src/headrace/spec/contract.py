@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from .problem import Problem, refuse, suggest
 
 Severity = Literal["warn", "quarantine", "stop"]
 Drift = Literal["evolve", "freeze", "quarantine"]
@@ -13,22 +16,26 @@ Clean = Literal["trim", "squeeze", "lower", "upper", "title", "digits", "alnum"]
 Mask = Literal["hash", "redact", "partial", "encrypt"]
 
 TYPES = "boolean, integer, bigint, decimal(p,s), double, date, timestamp, text, json"
+TYPE_WORDS = tuple(TYPES.split(", "))
 _TYPE = re.compile(r"boolean|integer|bigint|double|date|timestamp|text|json|decimal\((\d+), ?(\d+)\)")
 
-FORMATS = "strptime patterns such as %d/%m/%Y, currency, percent, decimal_comma, thousands, whole_decimal, yes_no"
+FORMAT_WORDS = ("currency", "percent", "decimal_comma", "thousands", "whole_decimal", "yes_no")
+FORMATS = "strptime patterns such as %d/%m/%Y, " + ", ".join(FORMAT_WORDS)
 
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Names = Annotated[list[str], BeforeValidator(_listed)]
+Names = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 
 
 class Model(BaseModel):
     """Unknown keys are refused; instances are immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True
+    )
 
 
 class Column(Model):
@@ -76,22 +83,34 @@ class Column(Model):
         value = value.strip().lower()
         match = _TYPE.fullmatch(value)
         if not match:
-            raise ValueError(f"type `{value}` is not known; types: {TYPES}")
-        if match[1] and not 0 <= int(match[2]) <= int(match[1]) <= 38:
-            raise ValueError(f"`{value}`: a decimal has 1 to 38 digits, of which at most all are decimals")
+            hint = suggest(value, TYPE_WORDS, "Types")
+            refuse([Problem((), f"type `{value}` is not known", hint)])
+        elif match[1] and not max(1, int(match[2])) <= int(match[1]) <= 38:
+            message = f"type `{value}`: a decimal has 1 to 38 digits, of which at most all are decimals"
+            refuse([Problem((), message, "decimal(18,2) holds 16 digits before the point and 2 after it")])
         return value.replace(", ", ",")
 
     @model_validator(mode="after")
     def _possible(self) -> Column:
-        if self.derive and (self.source or self.default is not None):
-            raise ValueError("a derived column has neither `from` nor `default`")
-        if self.mask and not self.pii:
-            raise ValueError("`mask` needs `pii`: say what kind of personal data this is")
-        if self.mask and self.type != "text":
-            raise ValueError("`mask` needs a text column")
-        if self.references and not re.fullmatch(r"\w+\.\w+", self.references):
-            raise ValueError(f"`references` is `table.column`, not `{self.references}`")
+        refuse(self._problems())
         return self
+
+    def _problems(self) -> Iterator[Problem]:
+        if self.derive and (self.source or self.default is not None):
+            other = "from" if self.source else "default"
+            yield Problem(
+                (other,),
+                f"a derived column has no `{other}`",
+                "leave out `from` and `default`, or `derive`; coalesce(…) in the SQL gives a default",
+            )
+        if self.mask and not self.pii:
+            yield Problem(("mask",), "`mask` needs `pii`", "say what it is, such as `pii: email`")
+        if self.mask and self.type != "text":
+            message = f"`mask: {self.mask}` needs a text column, not {self.type}"
+            yield Problem(("mask",), message, "set `type: text`")
+        if self.references and not re.fullmatch(r"\w+\.\w+", self.references):
+            message = f"`references` is `table.column`, not `{self.references}`"
+            yield Problem(("references",), message, "such as `references: products.product_id`")
 
 
 class Rule(Model):
@@ -119,9 +138,11 @@ class Expect(Model):
     @model_validator(mode="after")
     def _one(self) -> Expect:
         if [self.unique, self.rows, self.sum, self.fresh].count(None) != 3:
-            raise ValueError("an expectation is exactly one of unique, rows, sum, fresh")
+            hint = "one list entry each, such as `- unique: [order_id]`"
+            refuse([Problem((), "an expectation is exactly one of unique, rows, sum, fresh", hint)])
         if (self.sum is None) != (self.between is None) or (self.fresh is None) != (self.within is None):
-            raise ValueError("`sum` goes with `between`, `fresh` with `within`")
+            hint = "such as `{sum: amount, between: [0, 1000000]}` or `{fresh: order_date, within: 2d}`"
+            refuse([Problem((), "`sum` goes with `between`, `fresh` with `within`", hint)])
         return self
 
 
@@ -140,12 +161,34 @@ class Contract(Model):
     """A header without one of our columns: its values are missing, or the file's rows are quarantined."""
     header_case: Literal["ignore", "exact"] = "ignore"
 
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _plain_text(cls, value: Any) -> Any:
+        """`name:` with nothing after it is a column of text."""
+        if isinstance(value, dict):
+            return {name: {} if column is None else column for name, column in value.items()}
+        return value
+
     @field_validator("columns")
     @classmethod
     def _names(cls, value: dict[str, Column]) -> dict[str, Column]:
         if not value:
-            raise ValueError("a contract has at least one column")
-        for name in value:
-            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-                raise ValueError(f"column `{name}`: names are letters, digits and _, and start with a letter")
+            refuse([Problem((), "a contract has at least one column", "such as `columns: {order_id: {}}`")])
+        refuse(_name_problems(value))
         return value
+
+
+def _name_problems(names: Iterable[str]) -> Iterator[Problem]:
+    taken: dict[str, str] = {}
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+            better = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_").lower() or "name"
+            yield Problem(
+                (name,),
+                f"`{name}` is no column name: letters, digits and _, starting with a letter",
+                f"call it `{better if better[0].isalpha() else 'c_' + better}` and set `from: {name!r}`",
+            )
+        other = taken.setdefault(name.lower(), name)
+        if other != name:
+            message = f"columns `{other}` and `{name}` differ only in case"
+            yield Problem((name,), message, "engines do not tell them apart: rename one")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from .contract import Contract, Model, Names
+from .contract import Column, Contract, Model, Names
+from .problem import Path, Problem, refuse, suggest
 
 
 class SourceSpec(Model):
@@ -33,7 +35,8 @@ class Step(Model):
     @model_validator(mode="after")
     def _one(self) -> Step:
         if (self.processor is None) == (self.validator is None):
-            raise ValueError("a step is either a processor or a validator")
+            hint = "such as `- processor: steps:add_region`"
+            refuse([Problem((), "a step is either a processor or a validator", hint)])
         return self
 
 
@@ -57,18 +60,35 @@ class TableSpec(Model):
 
     @model_validator(mode="after")
     def _possible(self) -> TableSpec:
-        columns = self.contract.columns
-        for what, names in (("keys", self.keys), ("latest_by", self.latest_by), ("partition_by", self.partition_by)):
-            for name in names:
-                if name != "*" and name not in columns:
-                    raise ValueError(f"{what}: `{name}` is not a column of the contract")
-        if self.mode == "merge" and not self.keys:
-            raise ValueError("mode `merge` needs `keys`")
-        if self.mode == "append" and self.keys:
-            raise ValueError("mode `append` keeps every row: leave out `keys`, or use merge")
-        if (self.history or self.delete_when or self.latest_by) and not self.keys:
-            raise ValueError("`history`, `delete_when` and `latest_by` need `keys`")
+        refuse(self._problems())
         return self
+
+    def _problems(self) -> Iterator[Problem]:
+        columns = self.contract.columns
+        named = (("keys", self.keys), ("latest_by", self.latest_by), ("partition_by", self.partition_by))
+        for what, names in named:
+            for place, name in enumerate(names):
+                if name not in columns and (what, name) != ("keys", "*"):
+                    message = f"{what}: `{name}` is not a column of the contract"
+                    yield Problem((what, place), message, suggest(name, columns, "columns"))
+                if name in names[:place]:
+                    yield Problem((what, place), f"{what}: `{name}` is there twice", "name it once")
+        if "*" in self.keys and len(self.keys) > 1:
+            hint = '`*` already means all columns: write `keys: "*"` or the columns alone'
+            yield Problem(("keys",), "keys: `*` stands alone", hint)
+        if self.mode == "merge" and not self.keys:
+            yield Problem(("mode",), "mode `merge` needs `keys`", "name the columns that identify a row")
+        if self.mode == "append" and self.keys:
+            hint = "leave out `keys`, or use `mode: merge`"
+            yield Problem(("mode",), "mode `append` keeps every row, so it has no `keys`", hint)
+        for what, value in (
+            ("history", self.history),
+            ("delete_when", self.delete_when),
+            ("latest_by", self.latest_by),
+        ):
+            if value and not self.keys:
+                hint = "name the columns that identify a row, such as `keys: [order_id]`"
+                yield Problem((what,), f"`{what}` needs `keys`", hint)
 
     @property
     def key_columns(self) -> list[str]:
@@ -94,19 +114,21 @@ class Encryption(Model):
     """AES-256-GCM envelopes: `key` names the current key among `keys`; old ones stay readable."""
 
     key: str
-    keys: dict[str, str]
+    keys: dict[str, str] = Field(repr=False)
     """Key id → 32 bytes as base64 or hex; give them by reference: ${HEADRACE_KEY} or secret references."""
 
 
 class Monitoring(Model):
     freshness: str | None = None
-    alerts: list[str] = Field(default_factory=list)
+    """Alert when a table's newest row is older, such as 30m."""
+    alerts: list[str] = Field(default_factory=list, repr=False)
+    """Apprise URLs; by reference, since they hold tokens."""
 
 
 class Retry(Model):
     attempts: int = Field(3, ge=0, le=20)
     base: float = Field(1.0, ge=0)
-    """Seconds: attempt n waits base × 2^n plus jitter."""
+    """Seconds: attempt n waits base * 2^n plus jitter."""
 
 
 class PipelineConfig(Model):
@@ -121,8 +143,8 @@ class PipelineConfig(Model):
     schedule: str | None = None
     retention: Retention = Retention()
     encryption: Encryption | None = None
-    pii_key: str | None = None
-    """Secret for `mask: hash` and `mask: encrypt` (64 bytes or a passphrase); needed when a contract masks."""
+    pii_key: str | None = Field(None, repr=False)
+    """Secret for `mask: hash` and `mask: encrypt` (64 bytes or a passphrase), by reference."""
     monitoring: Monitoring = Monitoring()
     retry: Retry = Retry()
     parallel: int = Field(2, ge=1)
@@ -133,26 +155,44 @@ class PipelineConfig(Model):
     @field_validator("name")
     @classmethod
     def _name(cls, value: str) -> str:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", value):
-            raise ValueError(f"`{value}`: a pipeline's name is lower case letters, digits and _")
+        refuse(_name_problem((), value, "a pipeline's name"))
         return value
 
     @model_validator(mode="after")
     def _possible(self) -> PipelineConfig:
-        for kind, names in (("source", self.sources), ("table", self.tables)):
-            for name in names:
-                if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-                    raise ValueError(f"{kind} `{name}`: names are lower case letters, digits and _")
-        for name, table in self.tables.items():
-            for source in table.source:
-                if source not in self.sources:
-                    known = ", ".join(self.sources)
-                    raise ValueError(f"tables.{name}.from: source `{source}` is not defined; sources: {known}")
-            for column, spec in table.contract.columns.items():
-                if spec.references:
-                    other, _, key = spec.references.partition(".")
-                    if other not in self.tables or key not in self.tables[other].contract.columns:
-                        raise ValueError(f"tables.{name}: column `{column}` references `{spec.references}`, unknown here")
-                if spec.mask in ("hash", "encrypt") and not self.pii_key:
-                    raise ValueError(f"tables.{name}: column `{column}` is masked by {spec.mask}: set `pii_key`")
+        refuse(self._problems())
         return self
+
+    def _problems(self) -> Iterator[Problem]:
+        for kind, names in (("sources", self.sources), ("tables", self.tables)):
+            for name in names:
+                yield from _name_problem((kind, name), name, f"a {kind[:-1]}'s name")
+        for name, table in self.tables.items():
+            for place, source in enumerate(table.source):
+                if source not in self.sources:
+                    hint = suggest(source, self.sources, "sources")
+                    at = ("tables", name, "from", place)
+                    yield Problem(at, f"from: source `{source}` is not defined", hint)
+            for column, spec in table.contract.columns.items():
+                yield from (p.under("tables", name, "contract", "columns", column) for p in self._links(spec))
+
+    def _links(self, spec: Column) -> Iterator[Problem]:
+        if spec.references:
+            other, _, key = spec.references.partition(".")
+            if other not in self.tables:
+                message = f"references: table `{other}` is not defined"
+                yield Problem(("references",), message, suggest(other, self.tables, "tables"))
+            elif key not in self.tables[other].contract.columns:
+                message = f"references: table `{other}` has no column `{key}`"
+                hint = suggest(key, self.tables[other].contract.columns, "columns")
+                yield Problem(("references",), message, hint)
+        if spec.mask in ("hash", "encrypt") and not self.pii_key:
+            message = f"`mask: {spec.mask}` needs a key"
+            yield Problem(("mask",), message, "set `pii_key: ${HEADRACE_PII_KEY}` in the pipeline file")
+
+
+def _name_problem(at: Path, name: str, what: str) -> Iterator[Problem]:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        better = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "name"
+        hint = f"such as `{better if better[0].isalpha() else 'p_' + better}`"
+        yield Problem(at, f"`{name}`: {what} is lower case letters, digits and _", hint)
