@@ -111,7 +111,7 @@ def test_an_envelope_gives_back_its_bytes(
     data = b"".join(chunks) + bytes(pad)
     store.write("a", [*chunks, bytes(pad)])
     assert store.read("a") == data
-    assert not data or data not in (store.root / "a").read_bytes()
+    assert len(data) < 16 or data not in (store.root / "a").read_bytes()
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut segment", "cut byte", "swap", "extend"])

@@ -66,10 +66,10 @@ class _Tally:
     rows: int = 0
 
 
-def land(
-    source: Source, name: str, log: LandLog, signatures: Signatures, listener: Listener
-) -> SourceReport:
-    """Lands all that `source` has now; what was committed before an error stays. Raises what the source raises.
+def land(source: Source, name: str, log: LandLog, signatures: Signatures, listener: Listener) -> SourceReport:
+    """Lands all that `source` has now; what was committed before an error stays.
+
+    Raises what the source raises.
 
     The report counts files and bytes of new commits, and names what was refused or has vanished.
     """
@@ -147,7 +147,7 @@ def _copied(
 
 
 def _copy(file: RawFile, log: LandLog, day: datetime, hasher: ThreadPoolExecutor) -> Landed:
-    """Byte for byte into a uniquely named object, hashed and inspected on the way; nothing stays on an error."""
+    """Byte for byte into a uniquely named object, hashed and inspected on the way; an error leaves nothing."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", file.name.rsplit("/", 1)[-1])[-100:]
     key = f"bronze/{log.stream}/year={day:%Y}/month={day:%m}/day={day:%d}/{uuid.uuid4().hex}-{safe}"
     inspector = file.inspector()

@@ -32,7 +32,7 @@ def silent(event: Event) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Where every row that was read has gone. Each number is measured by itself, so that a sum can be wrong."""
+    """Where every row that was read has gone. Each number is measured by itself, so a sum can be wrong."""
 
     read: int = 0
     inserted: int = 0
@@ -59,8 +59,8 @@ class Ledger:
         """Raises `Unbalanced` unless every row that was read is accounted for, exactly once."""
         if self.read != self.accounted:
             raise Unbalanced(
-                f"table `{table}`: read {self.read:,} rows but accounted for {self.accounted:,}: {asdict(self)}",
-                hint="nothing was written; this is a defect of Headrace or of a custom step: please report it",
+                f"table `{table}`: read {self.read:,} rows, accounted for {self.accounted:,}: {asdict(self)}",
+                hint="nothing was written; a defect of Headrace or of a custom step: please report it",
             )
 
 

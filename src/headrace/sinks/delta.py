@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ..core import Commit, Engine, Frame, Rewrite, TableAt, Write, Written
+from ..core import Commit, Engine, Frame, Rewrite, Write, Written
 from ..errors import Corrupt
 from ..failpoints import reach
 from ..store.delta import Change, Snapshot, Table
@@ -26,9 +26,6 @@ class DeltaSink:
 
     def table(self, name: str) -> Table:
         return Table(self.root.joinpath(*name.split(".")), name)
-
-    def at(self, name: str, stream: str = "") -> TableAt:
-        return self.table(name).snapshot(stream).at
 
 
 class DeltaWriter:
@@ -52,21 +49,21 @@ class DeltaWriter:
 
         All new files are written, and `approve` sees the counts and may refuse, before the first commit.
         """
-        pending: list[tuple[Write, Frame, Rewrite | None, Written]] = []
+        pending: list[tuple[Write, Rewrite | None, Written]] = []
         for write, frame in parts:
             snapshot = self.snapshots[write.table]
             if snapshot.txn == commit.next:
-                pending.append((write, frame, None, self._applied(write, commit)))
+                pending.append((write, None, self._applied(write, commit)))
                 continue
             rewrite = self._rewrite(write, frame, snapshot)
-            pending.append((write, frame, rewrite, rewrite.written))
+            pending.append((write, rewrite, rewrite.written))
         reach("sink.files")
         if approve:
             approve([written for *_, written in pending])
         done = []
-        for write, frame, rewrite, written in pending:
+        for write, rewrite, written in pending:
             if rewrite is not None:
-                version = self._commit(write, frame, rewrite, commit)
+                version = self._commit(write, rewrite, commit)
                 written = replace(written, version=version)
                 reach("sink.commit")
             done.append(written)
@@ -83,16 +80,13 @@ class DeltaWriter:
             raise Corrupt(f"table `{write.table}`: commit {version} lost its counts")
         return Written(**{**note["written"], "version": version, "skipped": True})
 
-    def _commit(self, write: Write, frame: Frame, rewrite: Rewrite, commit: Commit) -> int:
+    def _commit(self, write: Write, rewrite: Rewrite, commit: Commit) -> int:
         snapshot = self.snapshots[write.table]
-        columns = dict(getattr(frame, "columns", snapshot.at.columns))
-        if write.mode != "replace":
-            columns = {**snapshot.at.columns, **columns}
         change = Change(
             snapshot,
             commit,
             {"append": "WRITE", "merge": "MERGE", "replace": "WRITE"}[write.mode],
-            columns,
+            rewrite.columns,
             write.partition_by,
             rewrite.add,
             rewrite.remove,

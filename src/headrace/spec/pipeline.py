@@ -140,6 +140,8 @@ class PipelineConfig(Model):
     gold: Gold | None = None
     lake: str = "lake"
     """Where the data lives, relative to the pipeline file."""
+    catalog: str | None = None
+    """SQLAlchemy URL of the metadata database; default: catalog.db in the lake."""
     schedule: str | None = None
     retention: Retention = Retention()
     encryption: Encryption | None = None

@@ -28,7 +28,9 @@ def _aead(key: bytes) -> AESGCM:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ModuleNotFoundError:
-        raise MissingExtra("encryption needs the extra `crypto`", hint="pip install 'headrace[crypto]'") from None
+        raise MissingExtra(
+            "encryption needs the extra `crypto`", hint="pip install 'headrace[crypto]'"
+        ) from None
     return AESGCM(key)
 
 
@@ -78,7 +80,7 @@ class Cipher:
         return MAGIC + bytes([len(key_id)]) + key_id + nonce + wrapped
 
     def rewrap(self, old: BinaryIO, new: BinaryIO) -> bool:
-        """Copies an envelope with its data key wrapped by the current key; False if there is nothing to do."""
+        """Copies an envelope with its data key under the current key; False if there is nothing to do."""
         if old.read(4) != MAGIC:
             return False
         key_id, data_key = self._unwrap(old, "object")
@@ -106,10 +108,6 @@ class Cipher:
             raise Corrupt(f"`{name}`: key `{key_id}` does not open its envelope") from None
 
     @staticmethod
-    def sealed(file: BinaryIO) -> bool:
-        return isinstance(getattr(file, "raw", file), _Opened)
-
-    @staticmethod
     def reader(cipher: Cipher | None, file: BinaryIO, name: str) -> BinaryIO:
         """`file` itself if it is plain; else a stream of its plain bytes. Raises `Corrupt` on any change."""
         head = file.read(4)
@@ -117,7 +115,9 @@ class Cipher:
             file.seek(0)
             return file
         if cipher is None:
-            raise ConfigError(f"`{name}` is encrypted and no key is configured", hint="set `encryption` in the pipeline")
+            raise ConfigError(
+                f"`{name}` is encrypted and no key is configured", hint="set `encryption` in the pipeline"
+            )
         _, data_key = cipher._unwrap(file, name)
         return cast(BinaryIO, io.BufferedReader(_Opened(file, _aead(data_key), name), SEGMENT))
 

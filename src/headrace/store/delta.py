@@ -87,6 +87,19 @@ class Table:
         handle = self._load()
         if handle is None:
             return Snapshot(self.path, TableAt(self.name, -1, (), {}), None, 0)
+        return self._snapshot(handle, stream)
+
+    def at(self, version: int) -> TableAt:
+        """The table as it was at `version`; -1 is the empty table before the first."""
+        from deltalake import DeltaTable
+
+        if version < 0:
+            return TableAt(self.name, -1, (), {})
+        if self._handle is not None and self._handle.version() == version:
+            return self._snapshot(self._handle, "").at
+        return self._snapshot(DeltaTable(str(self.path), version=version), "").at
+
+    def _snapshot(self, handle: DeltaTable, stream: str) -> Snapshot:
         meta = handle.metadata()
         protocol = handle.protocol()
         if protocol.min_reader_version > 1:
@@ -124,7 +137,7 @@ class Table:
         return self.path / "_delta_log" / f"{version:020}.json"
 
     def applied(self, stream: str, epoch: int, newest: int) -> tuple[int, dict[str, Any]]:
-        """(version, note) of the commit by which `stream` reached `epoch`; its note is what we wrote there."""
+        """(version, note) of the commit by which `stream` reached `epoch`; the note is what we wrote."""
         for version in range(newest, -1, -1):
             actions = self.entry(version)
             if any(a.get("txn", {}).get("appId") == stream and a["txn"]["version"] == epoch for a in actions):
@@ -136,7 +149,9 @@ class Table:
         """Versions in (since, upto] that somebody else committed."""
         found = []
         for version in range(since + 1, upto + 1):
-            info: dict[str, Any] = next((a["commitInfo"] for a in self.entry(version) if "commitInfo" in a), {})
+            info: dict[str, Any] = next(
+                (a["commitInfo"] for a in self.entry(version) if "commitInfo" in a), {}
+            )
             if not str(info.get("engineInfo", "")).startswith(ENGINE):
                 found.append(version)
         return found
@@ -156,7 +171,9 @@ class Table:
         self.path.mkdir(parents=True, exist_ok=True)
         sync_files((item.path for item in change.add), self.path)
         version = base.at.version + 1
-        data = "".join(json.dumps(action, separators=(",", ":")) + "\n" for action in _actions(change)).encode()
+        data = "".join(
+            json.dumps(action, separators=(",", ":")) + "\n" for action in _actions(change)
+        ).encode()
         if not create_exclusive(self._entry_path(version), data) and not self._is_ours(version, data):
             raise Fenced(
                 f"table `{self.name}`: another writer committed version {version} first",
@@ -296,7 +313,8 @@ def _word(item: Mapping[str, Any]) -> str:
         return kind
     if not isinstance(kind, str) or kind not in _WORDS:
         raise ConfigError(
-            f"column `{item['name']}` has Delta type {kind}", hint="Headrace reads scalar columns; cast it upstream"
+            f"column `{item['name']}` has Delta type {kind}",
+            hint="Headrace reads scalar columns; cast it upstream",
         )
     return _WORDS[kind]
 

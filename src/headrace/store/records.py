@@ -41,7 +41,9 @@ def check_format(storage: Storage) -> None:
 def _seal(body: Mapping[str, Any], before: str) -> bytes:
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
     digest = hashlib.sha256((before + text).encode()).hexdigest()
-    return json.dumps({"sha256": digest, "before": before, "body": body}, sort_keys=True, default=str).encode()
+    return json.dumps(
+        {"sha256": digest, "before": before, "body": body}, sort_keys=True, default=str
+    ).encode()
 
 
 def _unseal(data: bytes, key: str) -> tuple[dict[str, Any], str, str]:
@@ -84,6 +86,8 @@ class LandLog:
         self.stream = stream
         self._folder = f"_headrace/land/{stream}"
         self.records: list[LandRecord] = []
+        self.fresh: set[str] = set()
+        """Keys that this process has just hashed: reading them again needs no second check."""
         self.refresh()
 
     def _key(self, epoch: int) -> str:
@@ -100,7 +104,9 @@ class LandLog:
                 )
             body, digest, before = _unseal(self.storage.read(key), key)
             if before != self._digest():
-                raise Corrupt(f"record {key} does not follow the one before it", hint="restore both from a backup")
+                raise Corrupt(
+                    f"record {key} does not follow the one before it", hint="restore both from a backup"
+                )
             objects = tuple(Landed(**item) for item in body.pop("objects"))
             self.records.append(LandRecord(**body, objects=objects, sha256=digest))
 
@@ -140,8 +146,9 @@ class LandLog:
                     f"land stream `{self.stream}`: another writer committed epoch {record.epoch} first",
                     hint="run again: what it landed is kept, what it did not will be read again",
                 )
-            return self.records[record.epoch]
-        self.refresh()
+        else:
+            self.refresh()
+        self.fresh.update(item.key for item in objects)
         return self.records[record.epoch]
 
     def newest(self) -> dict[str, Landed]:

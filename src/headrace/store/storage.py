@@ -7,6 +7,7 @@ objects are AES-256-GCM envelopes on disk and plain bytes to every caller.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import shutil
 import uuid
@@ -15,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from ..core import Landed
 from ..errors import ConfigError, Corrupt
 from .cipher import Cipher
 
@@ -36,7 +38,10 @@ class Storage(Protocol):
     def sync(self, keys: Iterable[str]) -> None: ...
     def read(self, key: str) -> bytes: ...
     def open(self, key: str) -> BinaryIO: ...
-    def plain(self, key: str, scratch: Path) -> Path: ...
+    def checked(self, item: Landed, scratch: Path, *, fresh: bool = False) -> Path:
+        """A local path with a landed object's plain bytes; raises `Corrupt` if they are not what landed."""
+        ...
+
     def list(self, prefix: str) -> list[str]: ...
     def delete(self, keys: Iterable[str]) -> None: ...
 
@@ -153,21 +158,37 @@ class LocalStorage:
             file = self.path(key).open("rb")
         except FileNotFoundError:
             raise Corrupt(
-                f"object `{key}` is gone from the lake", hint="restore it from a backup; nothing else was changed"
+                f"object `{key}` is gone from the lake",
+                hint="restore it from a backup; nothing else was changed",
             ) from None
         return Cipher.reader(self.cipher, file, key)
 
-    def plain(self, key: str, scratch: Path) -> Path:
-        """A local path with the plain bytes of `key`: the object itself, or a decrypted copy in `scratch`."""
-        path = self.path(key)
-        with self.open(key) as file:
-            if not Cipher.sealed(file):
-                return path
-            scratch.mkdir(parents=True, exist_ok=True)
-            target = scratch / f"{uuid.uuid4().hex}-{path.name}"
-            with target.open("xb") as copy:
-                shutil.copyfileobj(file, copy, 1 << 22)
-            return target
+    def checked(self, item: Landed, scratch: Path, *, fresh: bool = False) -> Path:
+        """A local path with the plain bytes of a landed object: itself, or a decrypted copy in `scratch`.
+
+        Raises `Corrupt` if its bytes are not those that landed. `fresh` objects were hashed by this process.
+        """
+        path = self.path(item.key)
+        if fresh and item.key_id is None:
+            return path
+        digest = hashlib.sha256()
+        with self.open(item.key) as file:
+            if item.key_id is None:
+                while chunk := file.read(1 << 22):
+                    digest.update(chunk)
+            else:
+                scratch.mkdir(parents=True, exist_ok=True)
+                path = scratch / f"{uuid.uuid4().hex}-{path.name}"
+                with path.open("xb") as copy:
+                    while chunk := file.read(1 << 22):
+                        digest.update(chunk)
+                        copy.write(chunk)
+        if digest.hexdigest() != item.sha256:
+            raise Corrupt(
+                f"bronze object `{item.key}` ({item.name}) does not have the sha256 it landed with",
+                hint="restore it from a backup; nothing was refined from it",
+            )
+        return path
 
     def list(self, prefix: str) -> list[str]:
         """All keys below the folder `prefix`, sorted; unfinished temporary files are not objects."""

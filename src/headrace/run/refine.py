@@ -1,0 +1,324 @@
+"""The refine loop: a plan fixes the inputs, an engine computes, outputs commit in order, done is recorded.
+
+Every epoch is a pure function of its plan. Killed anywhere, the next run either finishes the epoch under its
+own plan (its first output has committed) or plans anew under a new number; no row is applied twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..core import Commit, Engine, Frame, Input, Landed, Outcome, RawInput, TableAt, Write, Written
+from ..errors import Corrupt, Fenced, Stopped
+from ..failpoints import reach
+from ..spec.pipeline import TableSpec
+from ..sql import TableStep, compile_table
+from ..store.delta import Snapshot, Table
+from ..store.records import Done, LandLog, Plan, RefineLog, utc
+from ..store.storage import Storage
+from .evolve import unknown_headers
+from .report import Event, Ledger, Listener, TableReport
+
+BRONZE_ORDER = ("_ingested_at", "_source", "_line")
+"""Orders versions of a key that have no `latest_by`: the one that landed last stays."""
+
+
+class TableWriter(Protocol):
+    """What refine needs of a sink's writer beyond core.Writer."""
+
+    tables: Mapping[str, Table]
+    snapshots: Mapping[str, Snapshot]
+
+    @property
+    def epoch(self) -> int: ...
+
+    def write(
+        self, parts: Sequence[tuple[Write, Frame]], commit: Commit, approve: Any = None
+    ) -> Sequence[Written]: ...
+
+
+class TableSink(Protocol):
+    def open(self, tables: Sequence[str], stream: str) -> TableWriter: ...
+    def table(self, name: str) -> Table: ...
+
+
+@dataclass(frozen=True)
+class Refinery:
+    """One table and all that its refinement needs. `lands` are the logs of its sources, by source name."""
+
+    name: str
+    spec: TableSpec
+    lands: Mapping[str, LandLog]
+    storage: Storage
+    engine: Engine
+    sink: TableSink
+    scratch: Path
+    listener: Listener
+    code: str = ""
+    """Hash of the project's Python steps."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def stream(self) -> str:
+        return f"headrace:{self.name}"
+
+    @property
+    def fingerprint(self) -> str:
+        text = json.dumps(self.spec.model_dump(mode="json", by_alias=True), sort_keys=True) + self.code
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def outputs(self, spec: TableSpec) -> list[str]:
+        """All tables of this stream in commit order; the first decides whether an epoch must be finished."""
+        history = [f"silver.{self.name}_history"] if spec.history else []
+        return [f"quarantine.{self.name}", f"silver.{self.name}", *history]
+
+
+def refine(work: Refinery, *, rebuild: str | None = None) -> TableReport:
+    """Refines what has landed since the last done epoch, exactly once; nothing new is a visible no-op.
+
+    `rebuild`, a reason, computes the table anew from all of bronze. Raises `Fenced` if another run is ahead,
+    `Stopped` if a stop rule broke and `Unbalanced` if a row is unaccounted for; nothing is visible then.
+    """
+    started = time.monotonic()
+    log = RefineLog(work.storage, work.name)
+    writer = work.sink.open(work.outputs(work.spec), work.stream)
+    _verify(work, log, writer)
+    doubt = next((plan for plan in log.open_plans() if plan.next == writer.epoch), None)
+    plan = doubt or _plan(work, log, rebuild)
+    if plan is None:
+        last = log.last
+        snapshot = writer.snapshots[f"silver.{work.name}"]
+        epoch = last.epoch if last else 0
+        seconds = time.monotonic() - started
+        return TableReport(
+            work.name, epoch, snapshot.at.version, seconds=seconds, path=str(snapshot.path), noop=True
+        )
+    if doubt is None:
+        log.plan(plan)
+    reach("refine.planned")
+    done = _execute(work, plan, log, writer, finishing=doubt is not None)
+    return TableReport(
+        work.name,
+        done.epoch,
+        done.outputs[f"silver.{work.name}"]["version"],
+        Ledger(**done.ledger),
+        done.by_rule,
+        done.warned,
+        done.checks,
+        time.monotonic() - started,
+        str(writer.snapshots[f"silver.{work.name}"].path),
+        rebuilt=plan.reason if plan.mode == "rebuild" else None,
+    )
+
+
+def _verify(work: Refinery, log: RefineLog, writer: TableWriter) -> None:
+    """Refuses to go on over a foreign commit, a restored or replaced table, or a lost log entry."""
+    epochs = {0 if log.last is None else log.last.epoch, *(plan.next for plan in log.open_plans())}
+    for name, snapshot in writer.snapshots.items():
+        known = (log.last.outputs if log.last else {}).get(name)
+        hint = (
+            f"look at the table's history; `headrace run --rebuild {work.name}` computes it anew from bronze"
+        )
+        if known is None:
+            if snapshot.at.version >= 0 and snapshot.txn not in epochs:
+                raise Fenced(f"table `{name}` exists, but not from this lake's records", hint=hint)
+            continue
+        if snapshot.table_id != known["id"] or snapshot.at.version < known["version"]:
+            raise Fenced(
+                f"table `{name}` is not the one of epoch {log.epoch}: restored or replaced", hint=hint
+            )
+        if snapshot.txn not in epochs:
+            raise Fenced(f"table `{name}` is at epoch {snapshot.txn}, the records at {log.epoch}", hint=hint)
+        table = writer.tables[name]
+        if table.digest(known["version"]) != known["log"]:
+            raise Corrupt(
+                f"table `{name}`: the log entry of version {known['version']} was changed", hint=hint
+            )
+        if others := table.foreign(known["version"], snapshot.at.version):
+            raise Fenced(f"table `{name}`: version {others[0]} was committed by somebody else", hint=hint)
+
+
+def _plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | None:
+    """The next epoch, or None if there is nothing to do."""
+    last = log.last
+    heads = {source: land.epoch for source, land in work.lands.items()}
+    done = dict(last.inputs) if last else dict.fromkeys(heads, -1)
+    if last is None and work.spec.start == "now":
+        done = dict(heads)
+    reason = rebuild
+    if last and last.fingerprint != work.fingerprint:
+        reason = reason or "the contract or table settings changed"
+    if last and not reason and (names := _replaced(work, done)):
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        reason = f"a new version of {names[0]}{more}"
+    fresh = any(work.lands[source].objects(done.get(source, -1), head) for source, head in heads.items())
+    if not fresh and not reason and (last or work.spec.start == "beginning"):
+        return None
+    base = {source: -1 if reason else done.get(source, -1) for source in heads}
+    inputs = {source: (base[source], head) for source, head in heads.items()}
+    evolved = [] if reason or last is None else list(last.evolved)
+    if work.spec.contract.on_new_column == "evolve":
+        for _, item in _objects(work.lands, inputs):
+            evolved += [name for name in unknown_headers(work.spec, item.format) if name not in evolved]
+    tables = {
+        spec.references.partition(".")[0] for spec in work.spec.contract.columns.values() if spec.references
+    }
+    return Plan(
+        table=work.name,
+        prev=log.epoch,
+        next=log.next_number(),
+        mode="rebuild" if reason else "increment",
+        inputs=inputs,
+        references={
+            name: work.sink.table(f"silver.{name}").snapshot("").at.version for name in sorted(tables)
+        },
+        spec=work.spec.model_dump(mode="json", by_alias=True),
+        fingerprint=work.fingerprint,
+        evolved=evolved,
+        engine=dict(work.versions),
+        now=utc(),
+        reason=reason or "new objects",
+        writer=uuid.uuid4().hex,
+    )
+
+
+def _replaced(work: Refinery, done: Mapping[str, int]) -> list[str]:
+    """Names already refined of which a newer version has landed since."""
+    found = []
+    for source, land in work.lands.items():
+        old = {item.name for _, item in land.objects(-1, done.get(source, -1))}
+        found += [item.name for _, item in land.objects(done.get(source, -1), land.epoch) if item.name in old]
+    return found
+
+
+def _objects(
+    lands: Mapping[str, LandLog], inputs: Mapping[str, tuple[int, int]]
+) -> list[tuple[str, tuple[int, Landed]]]:
+    """(source, (epoch, object)) of the ranges in bronze order, without versions that a newer one replaced."""
+    found: list[tuple[str, tuple[int, Landed]]] = []
+    for source, (low, high) in inputs.items():
+        newest = {item.name: (epoch, item) for epoch, item in lands[source].objects(low, high)}
+        found += [(source, pair) for pair in sorted(newest.values(), key=lambda pair: pair[1].arrived)]
+    return found
+
+
+def _execute(work: Refinery, plan: Plan, log: RefineLog, writer: TableWriter, *, finishing: bool) -> Done:
+    spec = TableSpec.model_validate(plan.spec)
+    step = compile_table(work.name, spec, plan.evolved)
+    work.listener(Event(f"refine:{work.name}", "start", message=plan.reason))
+    outcome = work.engine.run(step, _inputs(work, plan, writer), epoch=plan.next, now=plan.now)
+    reach("refine.computed")
+    broken = [check for check in outcome.checks if not check.passed and check.severity == "stop"]
+    if broken and not finishing:
+        rules = "; ".join(f"{check.name}: {check.value}" for check in broken)
+        raise Stopped(
+            f"table `{work.name}`: {rules}",
+            hint="nothing was written; fix the data or the expectation, then run again",
+        )
+    ledger = Ledger()
+
+    def approve(written: Sequence[Written]) -> None:
+        nonlocal ledger
+        ledger = _ledger(outcome, written[1])
+        ledger.check(work.name)
+        reach("refine.written")
+
+    parts = _parts(work, step, outcome, rebuild=plan.mode == "rebuild")
+    results = writer.write(parts, Commit(work.stream, plan.prev, plan.next), approve)
+    reach("refine.outputs")
+    done = Done(
+        table=work.name,
+        epoch=plan.next,
+        fingerprint=plan.fingerprint,
+        inputs={source: high for source, (_, high) in plan.inputs.items()},
+        evolved=plan.evolved,
+        outputs={item.table: _identity(writer, item) for item in results},
+        references=plan.references,
+        ledger=asdict(ledger),
+        by_rule=dict(outcome.by_rule),
+        warned=dict(outcome.warned),
+        checks=[asdict(check) for check in outcome.checks],
+        now=plan.now,
+        time=utc(),
+        mode=plan.mode,
+    )
+    log.finish(done)
+    reach("refine.done")
+    return done
+
+
+def _inputs(work: Refinery, plan: Plan, writer: TableWriter) -> dict[str, Input | Sequence[RawInput] | None]:
+    files: dict[str, list[tuple[int, Landed, Path]]] = {source: [] for source in plan.inputs}
+    for source, (epoch, item) in _objects(work.lands, plan.inputs):
+        fresh = item.key in work.lands[source].fresh
+        files[source].append((epoch, item, work.storage.checked(item, work.scratch, fresh=fresh)))
+    inputs: dict[str, Input | Sequence[RawInput] | None] = {
+        "raw": [RawInput(source, found) for source, found in files.items()],
+        "target": _existing(writer.snapshots[f"silver.{work.name}"].at),
+    }
+    for name, version in plan.references.items():
+        inputs[f"ref:{name}"] = work.sink.table(f"silver.{name}").at(version)
+    return inputs
+
+
+def _existing(at: TableAt) -> TableAt | None:
+    return at if at.version >= 0 else None
+
+
+def _parts(work: Refinery, step: TableStep, outcome: Outcome, *, rebuild: bool) -> list[tuple[Write, Frame]]:
+    """What goes where, in commit order; a rebuild replaces all of it."""
+    silver = f"silver.{work.name}"
+    mode = "replace" if rebuild else step.mode
+    parts = [
+        (
+            Write(f"quarantine.{work.name}", "replace" if rebuild else "append"),
+            outcome.frames["quarantine"],
+        ),
+        (
+            Write(
+                silver,
+                mode,
+                step.keys,
+                step.sequence or BRONZE_ORDER,
+                "_deleted" if step.deletes else None,
+                step.partition_by,
+            ),
+            outcome.frames["rows"],
+        ),
+    ]
+    if step.history:
+        keys = tuple(step.columns)
+        write = Write(f"{silver}_history", "replace" if rebuild else "merge", keys, ())
+        parts.append((write, outcome.frames["history"]))
+    return parts
+
+
+def _ledger(outcome: Outcome, silver: Written) -> Ledger:
+    return Ledger(
+        read=outcome.read,
+        inserted=silver.inserted,
+        updated=silver.updated,
+        unchanged=silver.unchanged,
+        deleted=silver.deleted,
+        deduplicated=outcome.deduplicated + silver.stale,
+        quarantined=outcome.quarantined,
+        filtered=outcome.filtered,
+        late=outcome.late,
+        removed=silver.removed,
+    )
+
+
+def _identity(writer: TableWriter, written: Written) -> dict[str, Any]:
+    table = writer.tables[written.table]
+    return {
+        "id": writer.snapshots[written.table].table_id,
+        "version": written.version,
+        "log": table.digest(written.version),
+    }

@@ -1,0 +1,247 @@
+"""One run of a pipeline: land, refine and build, as a graph of tasks; what happened goes to the catalog.
+
+The lake decides what is true. The catalog only remembers, and a run that cannot write it still lands.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from .. import __version__
+from ..catalog.catalog import Catalog
+from ..errors import Busy, ConfigError
+from ..spec.pipeline import TableSpec
+from ..spec.project import Project
+from ..sql import compile_table
+from ..store.cipher import Cipher
+from ..store.records import LandLog, check_format
+from ..store.storage import LocalStorage, scratch_folder
+from . import history
+from .breaker import CircuitBreaker
+from .golden import build_gold
+from .graph import Task, TaskResult, execute, select
+from .land import land
+from .parts import part
+from .refine import Refinery, refine
+from .report import GoldReport, Listener, RunReport, SourceReport, Status, TableReport, silent
+
+BUSY_HINT = "wait for it, or look at `headrace status`; a killed run holds no lock"
+
+
+@dataclass(frozen=True)
+class Plant:
+    """What all tasks of a run share. Logs of land streams are read once and handed on."""
+
+    project: Project
+    storage: LocalStorage
+    catalog: Catalog
+    scratch: Path
+    listener: Listener
+    rebuild: Sequence[str] = ()
+    lands: dict[str, LandLog] = field(default_factory=dict)
+
+    def land_log(self, source: str) -> LandLog:
+        if source not in self.lands:
+            self.lands[source] = LandLog(self.storage, self.project.stream(source))
+        return self.lands[source]
+
+
+def open_storage(project: Project) -> LocalStorage:
+    """The lake of a project, made if need be; raises `ConfigError` if a newer Headrace has written it."""
+    encryption = project.config.encryption
+    cipher = Cipher(encryption.key, encryption.keys) if encryption else None
+    storage = LocalStorage(project.lake, cipher)
+    check_format(storage)
+    return storage
+
+
+def open_catalog(project: Project) -> Catalog:
+    return Catalog.open(project.config.catalog or project.lake / "catalog.db")
+
+
+def run(
+    project: Project,
+    *,
+    select: Sequence[str] = (),
+    listener: Listener | None = None,
+    rebuild: Sequence[str] = (),
+) -> RunReport:
+    """Runs the pipeline once. Data errors are in the report; only configuration errors and `Busy` are raised.
+
+    `select` takes part of the graph (`sales+`, `+gold`); `rebuild` names tables to compute anew from bronze.
+    """
+    started = time.monotonic()
+    _check(project, rebuild)
+    storage = open_storage(project)
+    with _alone(project.lake), open_catalog(project) as catalog:
+        shutil.rmtree(project.lake / ".scratch", ignore_errors=True)
+        with scratch_folder(project.lake / ".scratch") as scratch:
+            plant = Plant(project, storage, catalog, scratch, listener or silent, rebuild)
+            tasks = _tasks(plant, select)
+            record = history.begin(catalog, project)
+            try:
+                results = execute(tasks, project.config.parallel, plant.listener)
+            except BaseException as error:
+                history.abort(catalog, record, error)
+                raise
+            report = _report(project, record.run_id, results, time.monotonic() - started)
+            history.end(catalog, record, report, results)
+    return report
+
+
+def _check(project: Project, rebuild: Sequence[str]) -> None:
+    """Compiles every contract, so that a mistake in its SQL stops the run before anything is read."""
+    for name in rebuild:
+        if name not in project.config.tables:
+            known = ", ".join(project.config.tables)
+            raise ConfigError(f"rebuild: table `{name}` is not defined", hint=f"tables: {known}")
+    for name, spec in project.config.tables.items():
+        compile_table(name, spec, where=f"tables.{name}")
+
+
+def _tasks(plant: Plant, patterns: Sequence[str]) -> list[Task]:
+    config = plant.project.config
+    attempts, base = config.retry.attempts, config.retry.base
+    tasks = [
+        Task(f"land:{name}", (), partial(_land, plant, name), optional=True, attempts=attempts, base=base)
+        for name in config.sources
+    ]
+    for name, spec in config.tables.items():
+        needs = [f"land:{source}" for source in spec.source]
+        needs += [f"refine:{table}" for table in references(spec) if table != name]
+        tasks.append(
+            Task(f"refine:{name}", tuple(needs), partial(_refine, plant, name), attempts=attempts, base=base)
+        )
+    if config.gold:
+        needs = [f"refine:{name}" for name in config.tables]
+        tasks.append(Task("gold", tuple(needs), partial(_gold, plant), attempts=attempts, base=base))
+    return select(tasks, patterns)
+
+
+def references(spec: TableSpec) -> list[str]:
+    """Tables that `spec` has foreign keys to."""
+    found = {
+        column.references.partition(".")[0] for column in spec.contract.columns.values() if column.references
+    }
+    return sorted(found)
+
+
+def _land(plant: Plant, name: str) -> SourceReport:
+    known = plant.catalog.breaker(f"source {name}")
+    breaker = CircuitBreaker(name=known.name, on_change=partial(plant.catalog.keep_breaker, known.name))
+    breaker.restore(asdict(known))
+    source = plant.project.source(name)
+    return breaker.call(lambda: land(source, name, plant.land_log(name), plant.catalog, plant.listener))
+
+
+def _refine(plant: Plant, name: str) -> TableReport:
+    config = plant.project.config
+    spec = config.tables[name]
+    scratch = plant.scratch / name
+    engine = part("engines", "duckdb")(
+        scratch,
+        config.memory,
+        pii_key=config.pii_key.encode() if config.pii_key else None,
+        project=plant.project.root,
+    )
+    with engine:
+        work = Refinery(
+            name,
+            spec,
+            {source: plant.land_log(source) for source in spec.source},
+            plant.storage,
+            engine,
+            part("sinks", "delta")(plant.project.lake, engine),
+            scratch,
+            plant.listener,
+            _code(plant.project, spec),
+            {"headrace": __version__, **engine.versions},
+        )
+        return refine(work, rebuild="asked for" if name in plant.rebuild else None)
+
+
+def _code(project: Project, spec: TableSpec) -> str:
+    """Hash of the files that hold the table's Python steps: changed code is a changed contract."""
+    digest = hashlib.sha256()
+    for step in spec.steps:
+        module = (step.processor or step.validator or "").partition(":")[0]
+        path = project.root.joinpath(*module.split(".")).with_suffix(".py")
+        digest.update(path.read_bytes() if path.exists() else module.encode())
+    return digest.hexdigest() if spec.steps else ""
+
+
+def _gold(plant: Plant) -> GoldReport:
+    return build_gold(plant.project, plant.scratch)
+
+
+@contextmanager
+def _alone(lake: Path) -> Iterator[None]:
+    """One run at a time per lake; a convenience, never trusted for correctness (commits compare and set)."""
+    path = lake / "_headrace" / "run.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise Busy(f"another run is at work on {lake}: {holder}", hint=BUSY_HINT) from None
+        file.truncate(0)
+        file.write(f"pid {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z\n")
+        file.flush()
+        yield
+
+
+def _report(project: Project, run_id: str, results: Mapping[str, TaskResult], seconds: float) -> RunReport:
+    sources: list[SourceReport] = []
+    tables: list[TableReport] = []
+    gold: GoldReport | None = None
+    for task, result in results.items():
+        kind, _, name = task.partition(":")
+        value, error_class = result.value, result.error_class
+        if kind == "land":
+            done = (
+                value
+                if isinstance(value, SourceReport)
+                else SourceReport(name, error=_why(result), error_class=error_class)
+            )
+            sources.append(done)
+        elif kind == "refine":
+            failed = TableReport(name, seconds=result.seconds, error=_why(result), error_class=error_class)
+            tables.append(value if isinstance(value, TableReport) else failed)
+        else:
+            failed_gold = GoldReport(
+                "", passed=False, seconds=result.seconds, error=_why(result), error_class=error_class
+            )
+            gold = value if isinstance(value, GoldReport) else failed_gold
+    order = [*project.config.sources, *project.config.tables]
+    sources.sort(key=lambda item: order.index(item.name))
+    tables.sort(key=lambda item: order.index(item.name))
+    return RunReport(
+        run_id, project.config.name, _status(sources, tables, gold), seconds, sources, tables, gold
+    )
+
+
+def _why(result: TaskResult) -> str:
+    return str(result.error) if result.error else f"skipped: {result.reason}"
+
+
+def _status(
+    sources: Sequence[SourceReport], tables: Sequence[TableReport], gold: GoldReport | None
+) -> Status:
+    """Failed if a table or gold failed; incomplete if a source failed or a file was refused."""
+    if any(table.error for table in tables) or (gold and (gold.error or not gold.passed)):
+        return "failed"
+    if any(source.error or source.refused for source in sources):
+        return "incomplete"
+    return "success"
