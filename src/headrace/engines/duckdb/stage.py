@@ -1,0 +1,137 @@
+"""Landed files of any format become one relation of text columns, each row with its file and line.
+
+Every record of the input is either one row of the relation or one row of its rejects, never both and never
+neither; `Staged.records` counts them. Nothing is cast, trimmed or guessed here: an empty field is an empty
+text, and NULL means that the file has no such field (or a JSON null).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+
+from headrace.core import RawInput
+from headrace.spec.contract import Drift
+
+from .stage_csv import dialect, stage_csv
+from .stage_parts import Stage, StagedFile, Wanted, ident
+
+UNION = 12  # so many parts make a view; more are copied into one table
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Names of the staged rows (view or table) and of their rejects (table), and the count per bronze key."""
+
+    relation: str
+    rejects: str
+    records: Mapping[str, int]
+
+
+Reader = Callable[[Stage, Sequence[StagedFile]], None]
+
+
+def stage(
+    con: duckdb.DuckDBPyConnection,
+    inputs: Sequence[RawInput],
+    columns: Mapping[str, Sequence[str]],
+    *,
+    extras: Sequence[str] = (),
+    case: Literal["ignore", "exact"] = "ignore",
+    on_new: Drift = "evolve",
+    on_missing: Literal["accept", "quarantine"] = "accept",
+    into: str = "staged",
+    scratch: Path,
+) -> Staged:
+    """Reads every record of `inputs` exactly once; a bad record or file never stops the others.
+
+    `columns` maps staged columns to accepted header names or JSON paths, `extras` are headers to carry under
+    their own name. The relation has these as VARCHAR, then `_source`, `_file`, `_ingested_at`, `_line`.
+    Tables of an earlier call with the same `into` are replaced.
+    """
+    _clear(con, into)
+    run = Stage(con, into, Wanted(columns, extras, case, on_new, on_missing), scratch)
+    files = [
+        StagedFile(place, source, landed, Path(path))
+        for place, (source, landed, path) in enumerate(
+            (raw.source, landed, path) for raw in inputs for _, landed, path in raw.files
+        )
+    ]
+    groups: dict[tuple[Any, ...], list[StagedFile]] = {}
+    for file in files:
+        groups.setdefault(_group(file.form), []).append(file)
+    for key, group in groups.items():
+        _READERS.get(key[0], _unknown)(run, group)
+    _publish(run)
+    _publish_rejects(run, files)
+    records: dict[str, int] = {}
+    for file in files:
+        records[file.landed.key] = records.get(file.landed.key, 0) + run.counts.get(file.place, 0)
+    return Staged(into, run.rejects, records)
+
+
+def _group(form: Mapping[str, Any]) -> tuple[Any, ...]:
+    kind = form.get("type")
+    return (kind, *dialect(form)) if kind == "csv" else (kind,)
+
+
+def _unknown(run: Stage, files: Sequence[StagedFile]) -> None:
+    for file in files:
+        known = ", ".join(_READERS)
+        reason = f"format `{file.form.get('type')}` cannot be read; formats: {known}"
+        run.reject(file, [(1, reason, "file.unreadable")])
+
+
+_READERS: Mapping[str, Reader] = {"csv": stage_csv}
+
+
+def _clear(con: duckdb.DuckDBPyConnection, into: str) -> None:
+    found = con.execute(
+        "SELECT table_name, table_type FROM information_schema.tables WHERE table_catalog = 'temp' "
+        "AND (table_name IN (?, ?) OR starts_with(table_name, ?))",
+        [into, f"{into}_rejects", f"{into}__"],
+    ).fetchall()
+    for name, kind in sorted(found, key=lambda f: f[1] != "VIEW"):
+        con.execute(f"DROP {'VIEW' if kind == 'VIEW' else 'TABLE'} IF EXISTS temp.{ident(name)}")
+
+
+def _publish(run: Stage) -> None:
+    selects = [run.select(part) for part in run.parts]
+    if not selects:
+        columns = ", ".join(f"NULL::VARCHAR AS {ident(n)}" for n in run.wanted.names)
+        audit = "''::VARCHAR AS _source, '' AS _file, NULL::TIMESTAMPTZ AS _ingested_at, 0::BIGINT AS _line"
+        selects = [f"SELECT {columns}, {audit} WHERE false"]
+    if len(selects) <= UNION:
+        run.con.execute(f"CREATE OR REPLACE TEMP VIEW {ident(run.into)} AS {' UNION ALL '.join(selects)}")
+        return
+    run.con.execute(f"CREATE OR REPLACE TEMP TABLE {ident(run.into)} AS {selects[0]}")
+    for select, part in zip(selects[1:], run.parts[1:], strict=True):
+        run.con.execute(f"INSERT INTO {ident(run.into)} {select}")
+        run.drop(part)
+
+
+def _publish_rejects(run: Stage, files: Sequence[StagedFile]) -> None:
+    run.flush()
+    lookup = f"{run.into}__inputs"
+    run.con.execute(
+        f"CREATE TEMP TABLE {ident(lookup)} AS SELECT unnest(?::INTEGER[]) AS place, unnest(?::VARCHAR[]) AS source, "
+        "unnest(?::VARCHAR[]) AS name, unnest(?::VARCHAR[])::TIMESTAMPTZ AS arrived",
+        [
+            [f.place for f in files],
+            [f.source for f in files],
+            [f.landed.name for f in files],
+            [f.arrived for f in files],
+        ],
+    )
+    raw = f"{run.into}__rejected"
+    run.con.execute(
+        f"CREATE OR REPLACE TEMP TABLE {ident(run.rejects)} AS SELECT f.source AS _source, f.name AS _file, "
+        f"r.line AS _line, f.arrived AS _ingested_at, r.raw AS _raw, r.rule AS _rule "
+        f"FROM {ident(raw)} r JOIN {ident(lookup)} f USING (place)"
+    )
+    run.con.execute(f"DROP TABLE {ident(lookup)}")
+    run.con.execute(f"DROP TABLE {ident(raw)}")

@@ -1,0 +1,362 @@
+"""Delimited text: every line becomes a row, part of one, or a reject; nothing is shifted and nothing lost.
+
+DuckDB reads; its reject table gives what does not fit. An unterminated quote swallows the rows after it, so
+its line is blanked out in a scratch copy and the file is read again. A file that then still cannot be
+accounted for, line by line, goes through the slow reader of `stage_slow`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from .normalise import is_plain
+from .raw import as_text, raw_lines
+from .stage_header import Header, resolve
+from .stage_lines import LineMap, place, scan
+from .stage_parts import Part, Stage, StagedFile, ident, text
+from .stage_repair import blank_out
+from .stage_slow import read_slowly
+
+NEVER = "\ufdd0headrace\ufdd1"  # nothing is NULL: an empty field is '' and stays ''
+UNQUOTED = "UNQUOTED VALUE"
+RULES = {
+    "TOO MANY COLUMNS": "csv.too_many_columns",
+    "MISSING COLUMNS": "csv.missing_columns",
+    UNQUOTED: "csv.unterminated_quote",
+    "INVALID ENCODING": "csv.encoding",
+    "LINE SIZE OVER MAXIMUM": "csv.line_too_long",
+}
+# Said where it can be, or a quoted \r is taken for the line end; DuckDB 2.0 misreads an explicit \r\n.
+NEWLINES = {"\n": r"'\n'", "\r": r"'\r'"}
+CUT = 9_000  # a rejected line is reported up to 10,000 characters: a longer one may have swallowed anything
+LONG_LINE = 64 << 20
+PASSES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A record that DuckDB refused: its line as DuckDB counts, byte offsets of the record and of the fault."""
+
+    line: int
+    start: int
+    fault: int
+    kind: str
+    raw: str
+
+    @property
+    def swallows(self) -> bool:
+        return self.kind == "LINE SIZE OVER MAXIMUM" or (
+            self.kind == UNQUOTED and (len(self.raw) >= CUT or "\n" in self.raw.strip("\n") or "\r" in self.raw)
+        )
+
+
+@dataclass(slots=True)
+class Reading:
+    """One file as it is being read: the bytes that DuckDB sees, and what it said about them."""
+
+    file: StagedFile
+    path: Path
+    form: Mapping[str, Any]
+    blanked: Sequence[int] = ()
+    """Lines that a repair took out: their quote was never closed."""
+    first: int = 0
+    """The rowid of its first row."""
+    rows: int = 0
+    broken: list[Broken] = field(default_factory=list)
+
+    @property
+    def plain(self) -> bool:
+        return self.path == self.file.path
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where the rows of one file begin (ordinal from, line), and its rejects (line, lines, rule)."""
+
+    segments: Sequence[tuple[int, int]]
+    rejects: Sequence[tuple[int, int, str]]
+    total: int
+
+    def line(self, ordinal: int) -> int:
+        start, line = self.segments[bisect_right(self.segments, (ordinal, 1 << 62)) - 1]
+        return line + ordinal - start
+
+
+def dialect(form: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Files of one dialect and header are read together."""
+    header = form.get("header")
+    return (
+        *(form.get(k) for k in ("compression", "delimiter", "quote", "escape", "columns", "skip")),
+        tuple(header) if header is not None else None,
+        is_plain(form),
+    )
+
+
+def stage_csv(stage: Stage, files: Sequence[StagedFile]) -> None:
+    """Stages files of one `dialect`."""
+    header = resolve(stage.wanted, files[0].form)
+    if header is None:
+        for file in files:
+            stage.reject(file, [(1, "neither a header nor columns were found", "file.unreadable")])
+    elif header.refused or not is_plain(files[0].form):
+        for file in files:
+            read_slowly(stage, file, header)
+    else:
+        _read(stage, [Reading(f, f.path, f.form) for f in files], header, 0)
+
+
+def _read(stage: Stage, group: list[Reading], header: Header, attempt: int) -> None:
+    part = Part(stage.table("csv"), [r.file for r in group], delta=[0] * len(group))
+    try:
+        _load(stage, part, group, header, long=attempt > 0)
+    except (duckdb.Error, UnicodeDecodeError) as error:
+        stage.drop(part)
+        if len(group) == 1:
+            read_slowly(stage, group[0].file, header, str(error).partition("\n")[0])
+            return
+        # One file spoils the statement: halves find it in a few steps, and the others are read together.
+        middle = len(group) // 2
+        for half in (group[:middle], group[middle:]):
+            for reading in half:
+                reading.broken, reading.rows, reading.first = [], 0, 0
+            _read(stage, half, header, attempt)
+        return
+    _finish(stage, part, group, header, attempt)
+
+
+def options(form: Mapping[str, Any], width: int, long: bool = False) -> str:
+    """The dialect as arguments of `read_csv`: nothing is detected, all columns are text."""
+    columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(width))
+    quote = str(form.get("quote") or "")
+    escape = str(form.get("escape") or quote) if quote else ""
+    parts = [
+        "auto_detect=false",
+        f"columns={{{columns}}}",
+        f"header={'false' if form.get('header') is None else 'true'}",
+        f"skip={int(form.get('skip') or 0)}",
+        f"delim={text(str(form.get('delimiter') or ','))}",
+        f"quote={text(quote)}",
+        f"escape={text(escape)}",
+        f"nullstr={text(NEVER)}",
+        "strict_mode=true",
+        f"compression={text(str(form.get('compression') or 'none'))}",
+    ]
+    if form.get("newline") in NEWLINES:
+        parts.append(f"new_line={NEWLINES[form['newline']]}")
+    if long:
+        parts += [f"max_line_size={LONG_LINE}", "parallel=false"]
+    return ", ".join(parts)
+
+
+def _load(stage: Stage, part: Part, group: list[Reading], header: Header, long: bool) -> None:
+    """Reads the group into the part's table; notes per file its rows, first rowid and rejected records."""
+    con, errors, scans = stage.con, stage.table("errors"), stage.table("scans")
+    several = len(group) > 1
+    select = [f"{e} AS x{i}" for i, e in enumerate(header.expressions)] + (["filename AS _f"] if several else [])
+    opts = options(group[0].form, header.width, long) + (", filename=true" if several else "")
+    con.execute(
+        f"CREATE TEMP TABLE {ident(part.table)} AS SELECT {', '.join(select)} FROM read_csv(?, {opts}, "
+        f"store_rejects=true, rejects_table={text(errors)}, rejects_scan={text(scans)})",
+        [[str(r.path) for r in group]],
+    )
+    by_path = {str(r.path): r for r in group}
+    if several:
+        counted = f"SELECT _f, min(rowid), count(*) FROM {ident(part.table)} GROUP BY _f"
+        for path, first, rows in con.execute(counted).fetchall():
+            by_path[path].first, by_path[path].rows = first, rows
+    else:
+        counted = f"SELECT count(*) FROM {ident(part.table)}"
+        group[0].rows = con.execute(counted).fetchall()[0][0]
+    refused = con.execute(
+        "SELECT s.file_path, any_value(e.line), e.line_byte_position - 1, min(e.byte_position) - 1, "
+        "list(e.error_type::VARCHAR ORDER BY e.byte_position), any_value(e.csv_line) "
+        f"FROM {ident(errors)} e JOIN {ident(scans)} s USING (scan_id, file_id) "
+        "GROUP BY s.file_path, e.line_byte_position ORDER BY 1, 3"
+    ).fetchall()
+    for path, line, start, fault, kinds, raw in refused:
+        kind = UNQUOTED if UNQUOTED in kinds else kinds[0]
+        by_path[path].broken.append(Broken(line, start, fault, kind, raw or ""))
+    con.execute(f"DROP TABLE {ident(errors)}")
+    con.execute(f"DROP TABLE {ident(scans)}")
+
+
+def _finish(stage: Stage, part: Part, group: list[Reading], header: Header, attempt: int) -> None:
+    """Accounts for every line of every file; files that cannot be are read again in another way."""
+    accounts: dict[int, Account | None] = {}
+    swallowed = [any(b.swallows for b in r.broken) for r in group]
+    for index, reading in enumerate(group):
+        accounts[index] = None if swallowed[index] else _even(reading, header)
+    uneven = [i for i in accounts if accounts[i] is None and not swallowed[i]]
+    longer = _longer(stage, [group[i] for i in uneven], header, long=attempt > 0)
+    for index in uneven:
+        accounts[index] = _uneven(group[index], header, longer[str(group[index].path)])
+    copies = _repeated_headers(stage, part, group, header)
+    numbers = [0] * len(group)
+    for index, reading in enumerate(group):
+        account = accounts[index]
+        if account is None:
+            if reading.rows:
+                part.gone.append((reading.first, reading.first + reading.rows - 1))
+            continue
+        part.delta[index] = account.segments[0][1] - reading.first
+        _shift(part, reading, account)
+        no_data = _no_data(reading, header, account, copies.get(index, []))
+        part.gone += [(reading.first + o, reading.first + o) for o, _ in no_data]
+        numbers[index] = reading.rows - len(no_data)
+        _reject(stage, reading, [*account.rejects, *((account.line(o), header.lines, rule) for o, rule in no_data)])
+    part.shifts = _settled(part.shifts)
+    if any(numbers):
+        stage.add(part, numbers)
+    else:
+        stage.drop(part)
+    for index, reading in enumerate(group):
+        if accounts[index] is None:
+            _otherwise(stage, reading, header, attempt)
+
+
+def _otherwise(stage: Stage, reading: Reading, header: Header, attempt: int) -> None:
+    if attempt >= PASSES or not any(b.swallows for b in reading.broken):
+        read_slowly(stage, reading.file, header)
+        return
+    quotes = [b.fault for b in reading.broken if b.kind == UNQUOTED and b.swallows]
+    found = scan(reading.path, reading.form, quotes)
+    spans = [(start, found.end_of[line]) for line, start in found.start_of.items()]
+    copy = stage.path("repaired.csv")
+    filler = str(reading.form.get("delimiter") or ",").encode() * header.width
+    blank_out(reading.path, reading.form, spans, filler, copy)
+    if not reading.plain:
+        reading.path.unlink()
+    form = {**reading.form, "compression": None, "lines": found.total}
+    blanked = [*reading.blanked, *found.start_of]
+    _read(stage, [Reading(reading.file, copy, form, blanked)], header, attempt + 1)
+
+
+def _even(reading: Reading, header: Header) -> Account | None:
+    """If there are as many records as lines, each is exactly one line, and DuckDB's count is the line."""
+    total = reading.form.get("lines")
+    first = header.lines + int(reading.form.get("skip") or 0) + 1
+    if total is None or reading.rows + len(reading.broken) != int(total) - first + 1:
+        return None
+    rejects = [(b.line, 1, _rule(reading, b, b.line)) for b in reading.broken]
+    segments = place(first, int(total), reading.rows, [(line, 1) for line, _, _ in rejects], (), ())
+    return Account(segments, rejects, int(total)) if segments is not None else None
+
+
+def _uneven(reading: Reading, header: Header, longer: Sequence[tuple[int, int]]) -> Account | None:
+    found: LineMap = scan(reading.path, reading.form, [b.start for b in reading.broken])
+    first = header.lines + int(reading.form.get("skip") or 0) + 1
+    mark = "\r" if reading.form.get("newline") == "\r" else "\n"
+    rejects = []
+    for b in reading.broken:
+        if len(b.raw) >= CUT:
+            return None
+        line = found.line_of.get(b.start, 0)
+        rejects.append((line, 1 + b.raw.removesuffix(mark).count(mark), _rule(reading, b, line)))
+    blank = found.blank if header.width > 1 else ()
+    segments = place(first, found.total, reading.rows, [(line, n) for line, n, _ in rejects], blank, longer)
+    return Account(segments, rejects, found.total) if segments is not None else None
+
+
+def _rule(reading: Reading, broken: Broken, line: int) -> str:
+    return RULES[UNQUOTED] if line in reading.blanked else RULES.get(broken.kind, "csv.malformed")
+
+
+def _longer(
+    stage: Stage, group: list[Reading], header: Header, long: bool
+) -> Mapping[str, Sequence[tuple[int, int]]]:
+    """Per path, the (ordinal, lines beyond the first) of records that span several lines."""
+    result: dict[str, list[tuple[int, int]]] = {str(r.path): [] for r in group}
+    quoted = [r for r in group if r.form.get("quote") and r.form.get("quoted") is not False]
+    if not quoted:
+        return result
+    table, errors, scans = stage.table("spans"), stage.table("errors"), stage.table("scans")
+    mark = "chr(13)" if quoted[0].form.get("newline") == "\r" else "chr(10)"
+    fields = [f"c{i}" for i in range(header.width)]
+    count = " + ".join(f"length({c}) - length(replace({c}, {mark}, ''))" for c in fields)
+    any_mark = " OR ".join(f"contains({c}, {mark})" for c in fields)
+    stage.con.execute(
+        f"CREATE TEMP TABLE {ident(table)} AS SELECT CASE WHEN {any_mark} THEN {count} END AS n, filename AS f "
+        f"FROM read_csv(?, {options(quoted[0].form, header.width, long)}, filename=true, store_rejects=true, "
+        f"rejects_table={text(errors)}, rejects_scan={text(scans)})",
+        [[str(r.path) for r in quoted]],
+    )
+    found = stage.con.execute(
+        f"SELECT s.f, s.rowid - b.first, s.n FROM {ident(table)} s JOIN "
+        f"(SELECT f, min(rowid) AS first FROM {ident(table)} GROUP BY f) b USING (f) WHERE s.n > 0 ORDER BY s.rowid"
+    ).fetchall()
+    for path, ordinal, more in found:
+        result[path].append((ordinal, more))
+    for name in (table, errors, scans):
+        stage.con.execute(f"DROP TABLE {ident(name)}")
+    return result
+
+
+def _shift(part: Part, reading: Reading, account: Account) -> None:
+    base = account.segments[0][1]
+    moved = [(reading.first + o, line - o - base) for o, line in account.segments[1:] if o < reading.rows]
+    if moved:
+        part.shifts += [*moved, (reading.first + reading.rows, 0)]
+
+
+def _settled(shifts: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """In order of rowid; where one file ends and the next begins with a shift, the latter counts."""
+    latest: dict[int, int] = {}
+    for row, lines in sorted(shifts, key=lambda s: (s[0], s[1] != 0)):
+        latest[row] = lines
+    return sorted(latest.items())
+
+
+def _repeated_headers(
+    stage: Stage, part: Part, group: list[Reading], header: Header
+) -> Mapping[int, list[int]]:
+    """Ordinals, per place in the group, of rows whose staged fields spell the header."""
+    used = [(i, header.names[f]) for i, f in enumerate(header.fields) if f is not None and header.names]
+    if not used:
+        return {}
+    same = " AND ".join(f"x{i} = {text(name)}" for i, name in used)
+    found = stage.con.execute(f"SELECT rowid FROM {ident(part.table)} WHERE {same} ORDER BY rowid").fetchall()
+    result: dict[int, list[int]] = {}
+    order = sorted(range(len(group)), key=lambda i: group[i].first)
+    starts = [group[i].first for i in order]
+    for (row,) in found:
+        index = order[bisect_right(starts, row) - 1]
+        result.setdefault(index, []).append(row - group[index].first)
+    return result
+
+
+def _no_data(reading: Reading, header: Header, account: Account, copies: list[int]) -> list[tuple[int, str]]:
+    """(ordinal, rule) of staged rows that are no data: footers, and lines that repeat the header's bytes."""
+    gone: dict[int, str] = {}
+    if copies:
+        place_of = [(int(reading.form.get("skip") or 0) + 1, header.lines)]
+        place_of += [(account.line(o), header.lines) for o in copies]
+        own, *others = raw_lines(reading.file.path, reading.file.form, place_of)
+        own = own.removeprefix(b"\xef\xbb\xbf")
+        gone |= {o: "csv.repeated_header" for o, raw in zip(copies, others, strict=True) if raw == own}
+    footer = int(reading.form.get("footer_lines") or 0)
+    for ordinal in range(max(0, reading.rows - footer), reading.rows):
+        if account.line(ordinal) > account.total - footer:
+            gone[ordinal] = "csv.footer"
+    return sorted(gone.items())
+
+
+def _reject(stage: Stage, reading: Reading, rejects: Sequence[tuple[int, int, str]]) -> None:
+    footer = int(reading.form.get("footer_lines") or 0)
+    total = reading.form.get("lines")
+    after = int(total) - footer if footer and total is not None else 1 << 62
+    file = reading.file
+    ordered = sorted(rejects)
+    raws = raw_lines(file.path, file.form, [(line, max(1, n)) for line, n, _ in ordered])
+    stage.reject(
+        file,
+        (
+            (line, as_text(raw, file.encoding), "csv.footer" if line > after else rule)
+            for (line, _, rule), raw in zip(ordered, raws, strict=True)
+        ),
+    )

@@ -1,0 +1,75 @@
+"""Which field of a file feeds which staged column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .stage_parts import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    width: int
+    lines: int
+    """Physical lines of the header; 0 without one."""
+    names: Sequence[str] | None
+    fields: Sequence[int | None]
+    """Per staged column the place of its field, None where the file has none."""
+    refused: str | None
+    """The rule that all records of such a file break, by the contract's policy on drift."""
+
+    @property
+    def expressions(self) -> list[str]:
+        return ["NULL::VARCHAR" if f is None else f"c{f}" for f in self.fields]
+
+
+def resolve(wanted: Wanted, form: Mapping[str, Any]) -> Header | None:
+    """Finds each staged column's field: first accepted name wins, case as the contract says.
+
+    Without a header line fields are called `column1`, `column2`, …; if no column asks for such a name and
+    there are as many fields as columns, they are taken in the contract's order. None if nothing is known.
+    """
+    header: Sequence[str] | None = form.get("header")
+    width = len(header) if header is not None else int(form.get("columns") or 0)
+    if not width:
+        return None
+    names = [str(n) for n in header] if header is not None else [f"column{i + 1}" for i in range(width)]
+    found = match(wanted, names)
+    if header is None and all(f is None for f in found) and len(wanted.columns) == width:
+        found = [*range(width), *([None] * (len(wanted.names) - width))]
+    lines = 0 if header is None else 1 + sum(n.count("\n") for n in names)
+    return Header(width, lines, names if header is not None else None, found, refused(wanted, names, found))
+
+
+def match(wanted: Wanted, names: Sequence[str]) -> list[int | None]:
+    exact = {name: i for i, name in reversed(list(enumerate(names)))}
+    loose = {fold(name): i for i, name in reversed(list(enumerate(names)))}
+
+    def field(accepted: Sequence[str]) -> int | None:
+        for name in accepted:
+            if name in exact:
+                return exact[name]
+            if wanted.case == "ignore" and fold(name) in loose:
+                return loose[fold(name)]
+        return None
+
+    extras = [name for name in wanted.names if name not in wanted.columns]
+    return [*(field(accepted or [c]) for c, accepted in wanted.columns.items()), *(field([e]) for e in extras)]
+
+
+def fold(name: str) -> str:
+    return name.strip().casefold()
+
+
+def refused(wanted: Wanted, names: Sequence[str], found: Sequence[int | None]) -> str | None:
+    if wanted.on_missing == "quarantine" and any(f is None for f in found[: len(wanted.columns)]):
+        return "header.missing_column"
+    if wanted.on_new == "quarantine":
+        used = {f for f in found if f is not None}
+        accepted = {fold(n) for c, names_ in wanted.columns.items() for n in (names_ or [c])}
+        unknown = (i for i, n in enumerate(names) if i not in used and fold(n) not in accepted)
+        if next(unknown, None) is not None:
+            return "header.unknown_column"
+    return None
