@@ -37,6 +37,7 @@ bench: $(VENV)/.dev ## Measure against peers and hand-written code, in one run
 
 docs: $(VENV)/.dev ## Write the JSON Schemas anew and run every example of the documentation
 	$(PY) -m headrace.spec.schema docs/schema
+	$(PY) scripts/architecture.py
 	$(PY) -m pytest tests/unit/test_docs.py
 
 lock: ## Resolve the locks anew (needs uv)
