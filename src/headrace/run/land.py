@@ -147,7 +147,7 @@ def _copied(
 
 
 def _copy(file: RawFile, log: LandLog, day: datetime, hasher: ThreadPoolExecutor) -> Landed:
-    """Byte for byte into a uniquely named object, hashed and inspected on the way; an error leaves nothing."""
+    """Byte for byte into a uniquely named object, hashed and inspected; an error leaves nothing."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", file.name.rsplit("/", 1)[-1])[-100:]
     key = f"bronze/{log.stream}/year={day:%Y}/month={day:%m}/day={day:%d}/{uuid.uuid4().hex}-{safe}"
     inspector = file.inspector()

@@ -61,9 +61,9 @@ class DeltaWriter:
         if approve:
             approve([written for *_, written in pending])
         done = []
-        for write, rewrite, written in pending:
-            if rewrite is not None:
-                version = self._commit(write, rewrite, commit)
+        for write, change, written in pending:
+            if change is not None:
+                version = self._commit(write, change, commit)
                 written = replace(written, version=version)
                 reach("sink.commit")
             done.append(written)
