@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core import Frame, Input, Outcome, RawInput, Rewrite, TableAt, Write
 from .frame import Session
+from .refine import refine
 from .rewrite import rewrite
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class DuckEngine:
         scratch.mkdir(parents=True, exist_ok=True)
         self.scratch = Path(tempfile.mkdtemp(prefix="duckdb-", dir=scratch))
         self.project = project
-        self._pii_key = pii_key
+        self.pii_key = pii_key
+        self.versions = {"duckdb": duckdb.__version__}
         config: dict[str, Any] = {
             "memory_limit": memory,
             "temp_directory": str(self.scratch / "spill"),
@@ -62,6 +64,15 @@ class DuckEngine:
         self._con.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
+    def secret(self) -> str:
+        """The key of `mask: hash` as text; empty without one (then no contract masks)."""
+        if self.pii_key is None:
+            return ""
+        try:
+            return self.pii_key.decode()
+        except UnicodeDecodeError:
+            return self.pii_key.hex()
+
     def run(
         self,
         step: TableStep,
@@ -74,8 +85,6 @@ class DuckEngine:
 
         Raises Stopped if a `stop` rule or expectation breaks; nothing outside the scratch is written.
         """
-        from .refine import refine
-
         return refine(self, step, inputs, epoch=epoch, now=now)
 
     def rewrite(self, target: TableAt, write: Write, frame: Frame, into: Path) -> Rewrite:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -138,36 +137,24 @@ def _digits(type_word: str) -> tuple[int, int] | None:
 
 
 class Session:
-    """One DuckDB with its settings; cursors of it see the same tables and variables."""
+    """One DuckDB connection with its settings and variables; temporary tables are visible nowhere else."""
 
     def __init__(self, con: DuckDBPyConnection) -> None:
         self.con = con
-        self.variables: dict[str, str] = {}
-        self.prepare(con)
-
-    def prepare(self, con: DuckDBPyConnection) -> None:
-        """UTC and the session's variables, which DuckDB keeps per connection."""
         con.execute("SET TimeZone = 'UTC'")
-        for name, value in self.variables.items():
-            con.execute(f"SET VARIABLE {name} = {text(value)}")
 
     def set(self, name: str, value: str) -> None:
-        self.variables[name] = value
+        """Gives user SQL the variable `name`."""
         self.con.execute(f"SET VARIABLE {name} = {text(value)}")
 
-    @contextmanager
-    def cursor(self) -> Iterator[DuckDBPyConnection]:
-        con = self.open()
-        try:
-            yield con
-        finally:
-            con.close()
-
-    def open(self) -> DuckDBPyConnection:
-        """A connection of its own: an open result blocks the connection that it belongs to."""
-        con = self.con.cursor()
-        self.prepare(con)
-        return con
+    def clear(self) -> None:
+        """Drops all relations: what an earlier run made becomes unreadable, and its memory is free."""
+        found = self.con.execute(
+            "SELECT 'VIEW', schema_name, view_name, database_name FROM duckdb_views() WHERE NOT internal "
+            "UNION ALL SELECT 'TABLE', schema_name, table_name, database_name FROM duckdb_tables()"
+        ).fetchall()
+        for kind, schema, name, database in found:
+            self.con.execute(f"DROP {kind} {ident(database)}.{ident(schema)}.{ident(name)}")
 
 
 def fresh(what: str) -> str:
@@ -177,7 +164,10 @@ def fresh(what: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DuckFrame:
-    """Rows that a query of `session` gives, evaluated anew whenever it is read."""
+    """Rows that a query of `session` gives, evaluated anew whenever it is read.
+
+    As an Arrow stream it occupies the session until it is drained or released: read one at a time.
+    """
 
     session: Session
     sql: str
@@ -188,23 +178,22 @@ class DuckFrame:
     """True where the engine has made sure that no two rows share a key."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        con = self.session.open()
-        return con.sql(self.sql).__arrow_c_stream__(requested_schema)
+        return self.session.con.sql(self.sql).__arrow_c_stream__(requested_schema)
 
 
-def relation_of(con: DuckDBPyConnection, session: Session, frame: Frame) -> DuckFrame:
+def relation_of(session: Session, frame: Frame) -> DuckFrame:
     """`frame` as a relation of `session`, typed in the contract's words; reads a foreign stream once.
 
     A foreign stream becomes a table, since it can be read only once; its rows must fit memory and spill.
     """
     if isinstance(frame, DuckFrame) and frame.session is session:
         return frame
-    name = fresh("frame")
+    con, name = session.con, fresh("frame")
     con.register(f"{name}_stream", frame)
     try:
         described = con.execute(f"DESCRIBE SELECT * FROM {name}_stream").fetchall()
         columns = {row[0]: word(row[1]) for row in described}
-        con.execute(f"CREATE TABLE {name} AS SELECT {_columns(columns, described)} FROM {name}_stream")
+        con.execute(f"CREATE TEMP TABLE {name} AS SELECT {_columns(columns, described)} FROM {name}_stream")
     finally:
         con.unregister(f"{name}_stream")
     rows = count(con, name)

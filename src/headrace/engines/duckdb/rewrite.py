@@ -27,12 +27,12 @@ def rewrite(session: Session, target: TableAt, write: Write, frame: Frame, into:
     stale. Raises DataError if two rows of a merge share a key, ConfigError if types cannot be reconciled.
     """
     into.mkdir(parents=True, exist_ok=True)
-    with session.cursor() as con:
-        con.execute("SET preserve_insertion_order = false")  # else COPY holds back whole row groups
-        try:
-            return _Change(con, session, target, write, relation_of(con, session, frame), into).apply()
-        finally:
-            con.execute("SET preserve_insertion_order = true")
+    known = relation_of(session, frame)
+    session.con.execute("SET preserve_insertion_order = false")  # else COPY holds back whole row groups
+    try:
+        return _Change(session.con, target, write, known, into).apply()
+    finally:
+        session.con.execute("SET preserve_insertion_order = true")
 
 
 def columns_after(target: TableAt, frame: Mapping[str, str]) -> dict[str, str]:
@@ -47,7 +47,6 @@ def columns_after(target: TableAt, frame: Mapping[str, str]) -> dict[str, str]:
 @dataclass(frozen=True, slots=True)
 class _Change:
     con: DuckDBPyConnection
-    session: Session
     target: TableAt
     write: Write
     frame: DuckFrame
@@ -131,9 +130,8 @@ class _Change:
         Wide rows are only streamed: hash tables hold keys, sequences and places.
         """
         new = fresh("new")
-        self.con.execute(
-            f"CREATE TABLE {new} AS SELECT {casts(self.columns, self.frame.columns)} FROM ({self.frame.sql})"
-        )
+        shaped = f"SELECT {casts(self.columns, self.frame.columns)} FROM ({self.frame.sql})"
+        self.con.execute(f"CREATE TEMP TABLE {new} AS {shaped}")
         try:
             spans, total, deletions = self._spans(new)
             near = [file for file in self.target.files if self._may_hold(file, spans)]
@@ -193,11 +191,14 @@ class _Change:
         )
         landed = [] if self.write.sequence else [name for name in LANDED if name in self.target.columns]
         order = [*self.write.sequence]
-        content = [name for name in self._content() if name not in self.write.keys and name not in order]
+        if self.write.delete_when and order:
+            order.append(self.write.delete_when)  # of two versions alike, the deletion stays
+        known = {*self.write.keys, *order}
+        content = [name for name in self.frame.columns if name in self._content() and name not in known]
         kept = dict.fromkeys([*self.write.keys, *order, *landed, *content])
         old = self._old_sql([str(file.path) for file in near], places=True, only=list(kept))
         self.con.execute(
-            f"CREATE TABLE {new}_hit AS SELECT n.rowid AS id, o.file_index, o.file_row_number, "
+            f"CREATE TEMP TABLE {new}_hit AS SELECT n.rowid AS id, o.file_index, o.file_row_number, "
             f"{verdict_sql(order, content, landed)} AS verdict "
             f"FROM ({old}) o JOIN {new} n ON {on}"
         )
