@@ -181,7 +181,7 @@ def _code(project: Project, spec: TableSpec) -> str:
 
 
 def _gold(plant: Plant) -> GoldReport:
-    return build_gold(plant.project, plant.scratch)
+    return build_gold(plant.project, plant.storage)
 
 
 @contextmanager
