@@ -74,6 +74,13 @@ def test_a_version_is_kept_once_at_its_first_appearance(catalog: Catalog) -> Non
     assert len(catalog.versions("stock")) == 1
 
 
+def test_another_configuration_is_another_version(catalog: Catalog) -> None:
+    configs: list[dict[str, object]] = [{"a": 1, "b": "é"}, {"b": "é", "a": 1}, {"a": 2, "b": "é"}]
+    for config in configs:
+        catalog.start_run("sales", version=PipelineVersion.of("sales", config))
+    assert [version.config for version in catalog.versions("sales")] == [configs[0], configs[2]]
+
+
 def test_runs_come_newest_first(catalog: Catalog) -> None:
     catalog.record(_run(f"r{n}", NOON + timedelta(minutes=n), "odd" if n % 2 else "even") for n in range(10))
     assert [run.run_id for run in catalog.runs(3)] == ["r9", "r8", "r7"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -152,6 +154,20 @@ class PipelineVersion:
     fingerprint: str
     config: Mapping[str, Any]
     first_seen: datetime
+
+    @classmethod
+    def of(cls, pipeline: str, config: Mapping[str, Any], now: datetime | None = None) -> PipelineVersion:
+        """The version of a JSON-like `config`, which must be fit for records: secrets by reference or masked.
+
+        The order of keys makes no difference to the fingerprint.
+
+        >>> a, b = ({"name": "sales", "lake": "l"}, {"lake": "l", "name": "sales"})
+        >>> PipelineVersion.of("sales", a).fingerprint == PipelineVersion.of("sales", b).fingerprint
+        True
+        """
+        text = json.dumps(config, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return cls(pipeline, digest, json.loads(text), now or datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)
