@@ -11,6 +11,7 @@ from ..errors import Refused
 from .how import Found
 
 _FOOTER = 1 << 20
+_AGAIN = "ask the sender for a new copy"
 
 
 class ParquetScan:
@@ -30,9 +31,7 @@ class ParquetScan:
     def finish(self) -> Found:
         facts: dict[str, Any] = {"type": "parquet", "header": None, "types": None, "rows": None}
         if self.tail[-4:] == b"PARE":
-            raise Refused(
-                "its Parquet footer is encrypted", hint="deliver it unencrypted or decrypt it first"
-            )
+            raise Refused("its Parquet footer is encrypted", hint="decrypt it before it is delivered")
         if self.size < 12 or self.tail[-4:] != b"PAR1":
             return Found(facts, None, self.size == 0, "its Parquet footer is missing")
         length = struct.unpack("<I", self.tail[-8:-4])[0]
@@ -85,7 +84,7 @@ class _Compact:
         return (self.varint() if size == 15 else size), head & 15
 
     def struct(self, wanted: dict[int, str]) -> dict[int, Any]:
-        """The wanted fields of a struct (`i` integer, `b` binary, `l` the schema list); others are skipped."""
+        """The wanted fields of a struct (`i` integer, `b` binary, `l` schema list); others are skipped."""
         found: dict[int, Any] = {}
         field = 0
         while (head := self.data[self.at]) != 0:
@@ -192,9 +191,7 @@ class AvroScan:
             if len(self.buffer) < 16:
                 return False
             if bytes(self.buffer[:16]) != self.sync:
-                raise Refused(
-                    "an Avro block does not end with its mark", hint="ask the sender for a new copy"
-                )
+                raise Refused("an Avro block does not end with its mark", hint=_AGAIN)
             del self.buffer[:16]
             self.left = 0
             self.between = True
@@ -205,7 +202,7 @@ class AvroScan:
             count, at = _long(window, 0)
             size, at = _long(window, at)
             if count < 0 or size < 0:
-                raise Refused("an Avro block has a negative size", hint="ask the sender for a new copy")
+                raise Refused("an Avro block has a negative size", hint=_AGAIN)
             self.rows += count
             self.left = size + 16
             self.between = False
@@ -229,7 +226,7 @@ def _long(data: bytes, at: int) -> tuple[int, int]:
             return (value >> 1) ^ -(value & 1), at
         shift += 7
         if shift > 63:
-            raise Refused("its Avro data is corrupt", hint="ask the sender for a new copy")
+            raise Refused("its Avro data is corrupt", hint=_AGAIN)
 
 
 def _avro_header(data: bytes) -> tuple[int, dict[str, bytes]]:
@@ -241,7 +238,7 @@ def _avro_header(data: bytes) -> tuple[int, dict[str, bytes]]:
     def taken(start: int) -> tuple[bytes, int]:
         size, start = _long(data, start)
         if size < 0 or size > _FOOTER:
-            raise Refused("its Avro header is corrupt", hint="ask the sender for a new copy")
+            raise Refused("its Avro header is corrupt", hint=_AGAIN)
         if start + size > len(data):
             raise _More
         return data[start : start + size], start + size

@@ -1,6 +1,6 @@
 """Finds a CSV file's dialect, header, title lines and totals from a sample of its text.
 
-The idea is CleverCSV's (consistency of the row pattern × share of cells that look like values), made cheap:
+The idea is CleverCSV's (consistency of the row pattern times share of values among cells), made cheap:
 quoted parts are cut out once, all delimiters are counted in what remains, and cells are looked at only
 where more than one delimiter gives a regular table.
 """
@@ -22,7 +22,8 @@ _MAX_SPAN = 200
 """Lines that one quoted field may span in a sample; more is taken for a broken quote."""
 
 _NUMBER = (
-    r"[-+(]?\s?[$€£¥]?\s?(?:\d{1,3}(?:[ ,.'\u00a0]\d{3})+|\d+)?(?:[.,]\d+)?(?:[eE][-+]?\d+)?\s?[%)$€£¥]?-?"
+    r"[-+(]?\s?[$€£¥]?\s?(?:\d{1,3}(?:[ ,.'\u00a0]\d{3})+|\d+)?"
+    r"(?:[.,]\d+)?(?:[eE][-+]?\d+)?\s?[%)$€£¥]?-?"
 )
 _DATE = r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d{1,2}[- ][A-Za-z]{3,9}[- ]\d{2,4}"
 _CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?: ?[AaPp]\.?[Mm]\.?)?(?: ?Z|[-+]\d{2}:?\d{2})?"
@@ -32,7 +33,7 @@ _DATA = re.compile(
     r"|[\w.+-]+@[\w-]+\.[\w.]+|https?://\S+|(?i:true|false)"
 )
 _NOTHING = frozenset(("", "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan", "None", "\\N", "-", "?"))
-_WORDS = re.compile(r"[^\W_]['’\w .\-/()+&%*:@!?#$=<>\[\]{}\"]*")
+_WORDS = re.compile(r"[^\W_]['\u2019\w .\-/()+&%*:@!?#$=<>\[\]{}\"]*")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _TOTAL = re.compile(
     r"\W*(?:grand |sub[- ]?|sum |overall )?(?:totals?|sum|summe|gesamt(?:summe)?|insgesamt|totale|somma|suma)"
@@ -40,8 +41,8 @@ _TOTAL = re.compile(
     re.I,
 )
 _REMARK = re.compile(
-    r"\W*\d+ (?:rows?|records?|lines?)\b.*|\W*(?:end of (?:file|report|data)|eof|end|generated|exported|created|"
-    r"source|notes?|footnote|record count|row count|trailer)\b.*|(?:#|--|\*\*|==).*",
+    r"\W*\d+ (?:rows?|records?|lines?)\b.*|\W*(?:end of (?:file|report|data)|eof|end|generated|exported|"
+    r"created|source|notes?|footnote|record count|row count|trailer)\b.*|(?:#|--|\*\*|==).*",
     re.I,
 )
 

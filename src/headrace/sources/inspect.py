@@ -14,7 +14,7 @@ from .text import TextKind, TextScan
 from .unpack import Unpack, packed, unpacker
 
 _HEAD = 512
-_OFFICE = ("xl/", "word/", "ppt/")
+_OFFICE = ("[Content_Types].xml", "_rels/", "docProps/", "xl/", "word/", "ppt/")
 _BY_NAME: Mapping[str, Kind] = {
     "csv": "csv",
     "tsv": "csv",

@@ -13,7 +13,8 @@ from .how import Found, How
 
 SAMPLE = 256 * 1024
 TAIL = 128 * 1024
-_HIGH_LINES = re.compile(rb"[^\n]*[\x80-\xff][^\n]*")
+_PAIR = re.compile(rb"[\xc2-\xf4][\x80-\xbf]")
+"""In every line that is UTF-8 and not ASCII; rare in Windows-1252."""
 
 TextKind = Literal["csv", "jsonl", "json", "text"]
 
@@ -42,7 +43,8 @@ class TextScan:
         self._wide: codecs.IncrementalDecoder | None = None
         self._strict: codecs.IncrementalDecoder | None = codecs.getincrementaldecoder("utf-8")()
         self._line = b""
-        self._good = self._bad = 0
+        self._good = self._bad = False
+        """Some text beyond ASCII is, or is not, UTF-8."""
         self._begun = False
         self._cut_character = False
         self._proper: re.Pattern[bytes] | None = None
@@ -164,7 +166,7 @@ class TextScan:
             self.quotes -= data.count(b"\\" + quote)
         if self._proper is None:
             return
-        # The sample may have had no quote, or only stray ones: what quotes is what encloses a field somewhere.
+        # The sample may have had no quote, or stray ones: what quotes is what encloses a field somewhere.
         proper = self._proper.search(data) is not None
         if proper and dialect.quote != "'":
             self.dialect = _requoted(dialect, '"')
@@ -182,25 +184,19 @@ class TextScan:
             if not pending and data.isascii():
                 return
             try:
-                self._good += not self._strict.decode(data).isascii()
+                if not self._strict.decode(data).isascii():
+                    self._good = True
                 return
             except UnicodeDecodeError:
                 self._strict = None
+                self._bad = True
                 data = pending + data
-        elif self._good and self._bad:
+        if self._good:
             return
         data = self._line + data
         end = data.rfind(b"\n") + 1
         self._line = data[max(end, len(data) - SAMPLE) :]
-        self._judge(data[:end])
-
-    def _judge(self, data: bytes) -> None:
-        for match in _HIGH_LINES.finditer(data):
-            try:
-                match[0].decode("utf-8")
-                self._good += 1
-            except UnicodeDecodeError:
-                self._bad += 1
+        self._good = _valid_line(data[:end])
 
     def _end_of_characters(self) -> None:
         if self._wide:
@@ -209,9 +205,23 @@ class TextScan:
             # Where nothing else is UTF-8, an odd last byte is Windows-1252 and not half a character.
             half = bool(self._strict.getstate()[0])
             self._cut_character = half and bool(self._good or self.how.encoding)
-            self._bad += half and not self._cut_character
-        else:
-            self._judge(self._line)
+            self._bad = half and not self._cut_character
+        elif not self._good:
+            self._good = _valid_line(self._line)
+
+
+def _valid_line(data: bytes) -> bool:
+    """Whether some line is UTF-8 beyond ASCII."""
+    at = 0
+    while match := _PAIR.search(data, at):
+        end = data.find(b"\n", match.end())
+        end = len(data) if end < 0 else end
+        try:
+            data[data.rfind(b"\n", at, match.start()) + 1 or at : end].decode("utf-8")
+            return True
+        except UnicodeDecodeError:
+            at = end
+    return False
 
 
 def _requoted(dialect: Dialect, quote: str | None) -> Dialect:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ..errors import MissingExtra, Refused
 
 _PIECE = 1 << 20
+_AGAIN = "ask the sender for a new copy"
 _BOMB_RATIO = 200
 _BOMB_BYTES = 1 << 30
 
@@ -79,9 +80,7 @@ class _Gzip:
             try:
                 plain = self.inner.decompress(data, _PIECE)
             except zlib.error as error:
-                raise Refused(
-                    f"its gzip data is corrupt: {error}", hint="ask the sender for a new copy"
-                ) from None
+                raise Refused(f"its gzip data is corrupt: {error}", hint=_AGAIN) from None
             self.started = True
             data = self.inner.unused_data if self.inner.eof else self.inner.unconsumed_tail
             if plain:
@@ -116,9 +115,7 @@ class _Zstd:
                 try:
                     plain = self.inner.decompress(piece)
                 except self.error as error:
-                    raise Refused(
-                        f"its zstd data is corrupt: {error}", hint="ask the sender for a new copy"
-                    ) from None
+                    raise Refused(f"its zstd data is corrupt: {error}", hint=_AGAIN) from None
                 piece = self.inner.unused_data if self.inner.eof else b""
                 if plain:
                     yield "", self.meter.count(plain)
@@ -156,9 +153,7 @@ class _Zip:
         if not self.ended:
             return "its zip directory is missing"
         if self.listed != self.members:
-            raise Refused(
-                "its zip directory does not match its members", hint="ask the sender for a new copy"
-            )
+            raise Refused("its zip directory does not match its members", hint=_AGAIN)
         return None
 
     def _body(self) -> Iterator[tuple[str, bytes]]:
@@ -171,9 +166,7 @@ class _Zip:
             try:
                 plain = self.inner.decompress(data, _PIECE)
             except zlib.error as error:
-                raise Refused(
-                    f"its zip data is corrupt: {error}", hint="ask the sender for a new copy"
-                ) from None
+                raise Refused(f"its zip data is corrupt: {error}", hint=_AGAIN) from None
             self.buffer[:] = self.inner.unused_data if self.inner.eof else self.inner.unconsumed_tail
         self.crc = zlib.crc32(plain, self.crc)
         if plain:
@@ -183,7 +176,7 @@ class _Zip:
 
     def _checked(self) -> bool:
         if self.expected is not None and self.crc != self.expected:
-            raise Refused(f"{self.members[-1]} is damaged inside the zip file", hint="ask for a new copy")
+            raise Refused(f"{self.members[-1]} is damaged inside the zip file", hint=_AGAIN)
         return True
 
     def _header(self) -> bool:
@@ -200,11 +193,11 @@ class _Zip:
             return True
         # A data descriptor, with or without its mark and in two sizes, lies between members.
         at = self.buffer.find(b"PK", 1)
-        while at > 0 and self.buffer[at + 2 : at + 4] not in (b"\x01\x02", b"\x03\x04", b""):
+        while at > 0 and bytes(self.buffer[at + 2 : at + 4]) not in (b"\x01\x02", b"\x03\x04", b""):
             at = self.buffer.find(b"PK", at + 1)
         if at < 0 or at + 4 > len(self.buffer):
             if len(self.buffer) > 4096:
-                raise Refused("its zip structure is damaged", hint="ask the sender for a new copy")
+                raise Refused("its zip structure is damaged", hint=_AGAIN)
             return False
         del self.buffer[:at]
         return True

@@ -1,0 +1,304 @@
+"""Files in folders: what is new or changed lands byte for byte, and nothing lands twice."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from ..core import Batch, Position, RawFile, Reading
+from ..errors import ConfigError, Refused, TransientError
+from .how import How, Kind, OrRefuse
+from .inspect import FileInspector, Past, has_rows
+from .listing import Entry, base_of, listed, signature
+
+IGNORED = (".*", "*.tmp", "*.part", "*.partial", "*.crdownload", "~$*", "*.swp", "*.filepart", "*~")
+_BLOCK = 1 << 20
+_TICK = 0.02
+"""Seconds within which two writes may leave the same time stamps."""
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Files(BaseModel):
+    """New and changed files of a folder land once each, whole and unaltered, in a fixed order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["files"] = "files"
+    name: str
+    root: Path
+    path: Annotated[list[str], BeforeValidator(_listed)]
+    """Globs relative to the project (`data/*.csv`, `in/**/*.json`), a file, or a folder with all in it."""
+    format: Kind = "auto"
+    changed: Literal["version", "refuse", "ignore"] = "version"
+    """A landed name with other content: lands as its new version, is reported, or is left alone."""
+    vanished: Literal["ignore", "warn", "refuse"] = "ignore"
+    """A landed name that is no longer there."""
+    empty: OrRefuse = "refuse"
+    """No bytes; or no rows, where the stream's other files have some."""
+    truncated: OrRefuse = "refuse"
+    shrunk: OrRefuse = "refuse"
+    """A new version with far fewer rows than a former one of over 100 rows."""
+    min_ratio: float = Field(0.1, ge=0, le=1)
+    delimiter: str | None = Field(None, min_length=1, max_length=4)
+    quote: str | None = Field(None, max_length=1)
+    """"" means that nothing quotes."""
+    encoding: str | None = None
+    header: bool | list[str] | None = None
+    """A list names the columns of files without a header line."""
+    skip: int | None = Field(None, ge=0)
+    """Lines before the header."""
+    footer: int | None = Field(None, ge=0)
+    """Lines at the end that are no data."""
+    settle: float = Field(0.0, ge=0)
+    """Seconds for which a file must have been left alone before it is taken."""
+    ignore: list[str] = Field(default_factory=lambda: list(IGNORED))
+    """Names of files and folders that are not looked at."""
+    follow_links: bool = False
+    batch: int = Field(10_000, ge=1)
+    """Most files in one commit."""
+    batch_bytes: int = Field(1_000_000_000, ge=1)
+    order: Literal["name", "mtime"] = "name"
+
+    @field_validator("path")
+    @classmethod
+    def _some(cls, value: list[str]) -> list[str]:
+        if not value or not all(part.strip() for part in value):
+            raise ValueError("give at least one path, such as data/*.csv")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        known = ("utf-8", "utf-8-sig", "utf-16-le", "utf-16-be", "windows-1252")
+        aliases = {
+            "utf8": "utf-8",
+            "cp1252": "windows-1252",
+            "latin-1": "windows-1252",
+            "latin1": "windows-1252",
+        }
+        plain = value.strip().lower().replace("_", "-")
+        plain = aliases.get(plain, plain)
+        if plain not in known:
+            raise ValueError(f"encoding `{value}` is not one of {', '.join(known)}")
+        return plain
+
+    def streams(self) -> Sequence[str]:
+        """One stream: the set of files."""
+        return [self.name]
+
+    def read(self, stream: str, start: Position | None, ctx: Reading) -> Iterator[Batch | None]:
+        """Yields what the ledger does not have yet, by name or by time; `None` when idle and following.
+
+        The position is a constant: which files have landed is the ledger's to say, so that neither it nor a
+        re-run without news grows. Files that may not land are noted on `ctx` and do not hold up the others.
+        """
+        if stream != self.name:
+            raise ConfigError(f"source {self.name} has no stream {stream}", hint=f"its stream is {self.name}")
+        offered: dict[str, object] = {}
+        how = self._how()
+        while True:
+            news = [entry for entry in self._news(ctx) if offered.get(entry.name) != entry.signature]
+            end: Position = dict(start) if start else {"files": "ledger"}
+            judge = _Judge(ctx)
+            for group in self._groups(news):
+                offered.update((entry.name, entry.signature) for entry in group)
+                yield Batch([_raw(entry, how, judge) for entry in group], end)
+            if not ctx.follow:
+                return
+            if not news:
+                yield None
+
+    def _news(self, ctx: Reading) -> list[Entry]:
+        """Listed files that are not known to be unchanged, in their order."""
+        found = self._entries(ctx)
+        self._check_vanished({entry.name for entry in found}, ctx)
+        return [entry for entry in found if self._wanted(entry, ctx)]
+
+    def _entries(self, ctx: Reading) -> list[Entry]:
+        entries: dict[str, Entry] = {}
+        for pattern in self.path:
+            try:
+                found = list(listed(self.root, pattern, self.ignore, follow_links=self.follow_links))
+            except FileNotFoundError:
+                raise self._missing(pattern, ctx) from None
+            if not found and not ctx.names():
+                _note(ctx, "ignored", pattern, f"{self.name}: `{pattern}` matches no file")
+            entries.update((entry.name, entry) for entry in found)
+        by_time = self.order == "mtime"
+        return sorted(entries.values(), key=lambda e: (e.signature["mtime_ns"] if by_time else 0, e.name))
+
+    def _missing(self, pattern: str, ctx: Reading) -> ConfigError | TransientError:
+        folder = base_of(self.root, pattern)
+        if ctx.names():
+            return TransientError(
+                f"source {self.name}: the folder {folder} is gone",
+                hint="files have landed from it before: is it a mount that is not there now?",
+            )
+        return ConfigError(
+            f"source {self.name}: the folder {folder} does not exist",
+            hint=f"create it, or correct `path: {pattern}` (relative to {self.root})",
+        )
+
+    def _check_vanished(self, present: set[str], ctx: Reading) -> None:
+        if self.vanished == "ignore":
+            return
+        gone = sorted(name for name in ctx.names() if name not in present)
+        for name in gone:
+            _note(ctx, "vanished", name, f"{name} has landed and is no longer there")
+        if gone and self.vanished == "refuse":
+            raise Refused(
+                f"source {self.name}: {len(gone)} landed files are gone, such as {gone[0]}",
+                hint="put them back, or set `vanished: warn` on this source",
+            )
+
+    def _wanted(self, entry: Entry, ctx: Reading) -> bool:
+        if entry.escapes and not self.follow_links:
+            _note(ctx, "refused", entry.name, f"{entry.name} is a link that leads out of its folder")
+            return False
+        before = ctx.seen(entry.name)
+        if before is not None and dict(before.signature) == entry.signature:
+            return False
+        if self.settle and time.time() - entry.changed_at < self.settle:
+            _note(ctx, "unstable", entry.name, f"{entry.name} changed less than {self.settle:g} s ago")
+            return False
+        if before is None or self.changed == "version":
+            # The lander hashes what it copies, drops equal content, and remembers the new signature.
+            return True
+        if entry.size == before.bytes and _sha256(entry) == before.sha256:
+            return True
+        if self.changed == "refuse":
+            _note(
+                ctx,
+                "refused",
+                entry.name,
+                f"{entry.name} has landed with other content\n"
+                "hint: deliver it under a new name, or set `changed: version` on this source",
+            )
+        else:
+            _note(ctx, "ignored", entry.name, f"{entry.name} has landed with other content; it is left alone")
+        return False
+
+    def _groups(self, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+        group: list[Entry] = []
+        size = 0
+        for entry in entries:
+            if group and (len(group) >= self.batch or size + entry.size > self.batch_bytes):
+                yield group
+                group, size = [], 0
+            group.append(entry)
+            size += entry.size
+        if group:
+            yield group
+
+    def _how(self) -> How:
+        return How(
+            format=self.format,
+            delimiter=self.delimiter,
+            quote=self.quote,
+            encoding=self.encoding,
+            header=tuple(self.header) if isinstance(self.header, list) else self.header,
+            skip=self.skip,
+            footer=self.footer,
+            empty=self.empty,
+            truncated=self.truncated,
+            shrunk=self.shrunk,
+            min_ratio=self.min_ratio,
+        )
+
+
+@dataclass(slots=True)
+class _Judge:
+    """Whether this stream's files usually have rows: any that has landed, or that this read has seen."""
+
+    ctx: Reading
+    usual: bool | None = None
+
+    def rows_usual(self) -> bool:
+        if self.usual is None:
+            landed = (self.ctx.seen(name) for name in self.ctx.names())
+            self.usual = any(item is not None and has_rows(item) for item in landed)
+        return self.usual
+
+    def saw_rows(self) -> None:
+        self.usual = True
+
+
+def _raw(entry: Entry, how: How, judge: _Judge) -> RawFile:
+    past = Past(judge.ctx.seen(entry.name), judge.rows_usual, judge.saw_rows)
+    return RawFile(
+        name=entry.name,
+        size=entry.size,
+        open=lambda: _opened(entry),
+        verify=lambda: _verify(entry),
+        inspector=lambda: FileInspector(entry.name, how, past),
+        signature=entry.signature,
+    )
+
+
+def _note(ctx: Reading, kind: str, name: str, message: str) -> None:
+    note: Callable[[str, str, str], None] | None = getattr(ctx, "note", None)
+    if note is not None:
+        note(kind, name, message)
+
+
+def _opened(entry: Entry) -> BinaryIO:
+    """The very file that was listed, and no other that took its name."""
+    try:
+        # Without O_NONBLOCK a pipe that took the name would block for ever.
+        handle = os.open(entry.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise TransientError(f"{entry.name} is gone", hint="it was moved while it was to be read") from None
+    except PermissionError:
+        raise Refused(
+            f"{entry.name} may not be read", hint=f"give this user access: chmod +r {entry.path}"
+        ) from None
+    stream = io.FileIO(handle, closefd=True)
+    if signature(os.fstat(handle)) != entry.signature:
+        stream.close()
+        raise _unstable(entry)
+    return stream
+
+
+def _verify(entry: Entry) -> None:
+    """Raises `TransientError` unless the file is what it was when it was listed.
+
+    Time stamps have a grain: a write within one tick of the last one leaves no trace. So a file that changed
+    just now is looked at again after a tick, and its signature can be trusted from then on.
+    """
+    wait = entry.changed_at + _TICK - time.time()
+    if 0 < wait <= _TICK:
+        time.sleep(wait)
+    try:
+        same = signature(entry.path.stat()) == entry.signature
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise _unstable(entry)
+
+
+def _unstable(entry: Entry) -> TransientError:
+    return TransientError(
+        f"{entry.name} changed while it was read",
+        hint="it lands when it is at rest; writers should write aside and rename, or set `settle: 10`",
+    )
+
+
+def _sha256(entry: Entry) -> str:
+    digest = hashlib.sha256()
+    with _opened(entry) as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,122 @@
+"""Lists the files that a glob means, with what tells whether one has changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase, translate
+from pathlib import Path
+from typing import Any
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A regular file as it was when it was listed."""
+
+    name: str
+    """Relative to the project with `/`, or absolute where it lies outside of it."""
+    path: Path
+    size: int
+    signature: Mapping[str, Any]
+    changed_at: float
+    """The later of its modification and change times, in seconds."""
+    escapes: bool = False
+    """A symbolic link leads it out of the folder that was asked for."""
+
+
+def signature(status: os.stat_result) -> dict[str, Any]:
+    """Equal for two looks at a file only if its bytes were not written in between."""
+    return {
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
+    }
+
+
+def base_of(root: Path, pattern: str) -> Path:
+    """The folder from which `pattern` starts to vary."""
+    fixed: list[str] = []
+    for part in Path(os.path.abspath(root / pattern)).parts[:-1]:
+        if _MAGIC.search(part):
+            break
+        fixed.append(part)
+    return Path(*fixed)
+
+
+def listed(root: Path, pattern: str, ignore: Sequence[str], *, follow_links: bool) -> Iterator[Entry]:
+    """Files that match `pattern`, each once, in no order; raises `FileNotFoundError` without its folder.
+
+    Hidden and ignored names are left out. Linked folders are entered only with `follow_links`; a linked
+    file that lies elsewhere is yielded as one that `escapes`.
+    """
+    within = not Path(pattern).is_absolute()
+    whole = os.path.abspath(root / pattern)
+    if not _MAGIC.search(pattern):
+        if Path(whole).is_dir():
+            whole += "/**/*"
+        else:
+            ignore = ()
+    base = base_of(root, whole)
+    rest = Path(whole).relative_to(base).parts
+    matches = re.compile(_expression(rest)).fullmatch
+    deep = None if "**" in rest else len(rest)
+    real = base.resolve(strict=True)
+    visited: set[str] = set()
+    pending: list[tuple[str, int]] = [("", 1)]
+    while pending:
+        folder, depth = pending.pop()
+        where = base / folder if folder else base
+        if follow_links:
+            true = os.path.realpath(where)
+            if true in visited:
+                continue
+            visited.add(true)
+        with os.scandir(where) as entries:
+            for item in entries:
+                relative = f"{folder}/{item.name}" if folder else item.name
+                if any(fnmatchcase(item.name, hidden) for hidden in ignore):
+                    continue
+                if item.is_dir(follow_symlinks=follow_links):
+                    if deep is None or depth < deep:
+                        pending.append((relative, depth + 1))
+                elif matches(relative) and (found := _entry(base / relative, item, real)):
+                    yield replace(found, name=_name(root, found.path, within))
+
+
+def _name(root: Path, path: Path, within: bool) -> str:
+    """Stable when the project moves; the same file has one name, however it was asked for."""
+    if within or path.is_relative_to(root):
+        return Path(os.path.relpath(path, root)).as_posix()
+    return path.as_posix()
+
+
+def _entry(path: Path, item: os.DirEntry[str], real: Path) -> Entry | None:
+    try:
+        status = item.stat()
+    except OSError:
+        # It went away between the listing and the look, or is a link to nothing.
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    escapes = item.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(real)
+    changed = max(status.st_mtime, status.st_ctime)
+    return Entry(path.name, path, status.st_size, signature(status), changed, escapes)
+
+
+def _expression(parts: Sequence[str]) -> str:
+    """A regular expression for relative paths; `**` stands for any number of folders."""
+    pieces = []
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        if part == "**":
+            pieces.append(".*" if last else "(?:[^/]+/)*")
+        else:
+            one = translate(part).removesuffix(r"\Z").removeprefix("(?s:").removesuffix(")")
+            pieces.append(one.replace(".*", "[^/]*") + ("" if last else "/"))
+    return "".join(pieces)
