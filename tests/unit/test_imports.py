@@ -44,7 +44,7 @@ DRIVERS = {
     "loguru": ("observe",),
     "pydantic": ("spec", "sources"),
     "pydantic_core": ("spec",),
-    "yaml": ("spec",),
+    "yaml": ("spec", "gold"),
     "keyring": ("spec",),
     "fastavro": ("sources", "engines/duckdb"),
     "python_calamine": ("sources", "engines/duckdb"),
