@@ -25,7 +25,7 @@ from .report import RunReport, SourceReport, TableReport
 
 def begin(catalog: Catalog, project: Project) -> PipelineRun:
     """Records that a run has started."""
-    version = PipelineVersion.of(project.config.name, project.public)
+    version = PipelineVersion(project.config.name, project.fingerprint, project.public, datetime.now(UTC))
     return catalog.start_run(project.config.name, env=project.env or "", version=version)
 
 

@@ -165,7 +165,7 @@ def _plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | None:
     inputs = {source: (base[source], head) for source, head in heads.items()}
     evolved = [] if reason or last is None else list(last.evolved)
     if work.spec.contract.on_new_column == "evolve":
-        for _, item in _objects(work.lands, inputs):
+        for _, (_, item) in _objects(work.lands, inputs):
             evolved += [name for name in unknown_headers(work.spec, item.format) if name not in evolved]
     tables = {
         spec.references.partition(".")[0] for spec in work.spec.contract.columns.values() if spec.references
