@@ -26,9 +26,6 @@ from ..store.storage import Storage
 from .evolve import unknown_headers
 from .report import Event, Ledger, Listener, TableReport
 
-BRONZE_ORDER = ("_ingested_at", "_source", "_line")
-"""Orders versions of a key that have no `latest_by`: the one that landed last stays."""
-
 
 class TableWriter(Protocol):
     """What refine needs of a sink's writer beyond core.Writer."""
@@ -286,7 +283,7 @@ def _parts(work: Refinery, step: TableStep, outcome: Outcome, *, rebuild: bool) 
                 silver,
                 mode,
                 step.keys,
-                step.sequence or BRONZE_ORDER,
+                step.sequence,
                 "_deleted" if step.deletes else None,
                 step.partition_by,
             ),
