@@ -18,12 +18,12 @@ _MOMENTS = ("date", "timestamp")
 _FORMAT_TYPES = {
     "currency": _NUMBERS,
     "percent": ("decimal", "double"),
-    "decimal_comma": ("decimal", "double"),
+    "decimal_comma": _NUMBERS,
     "thousands": _NUMBERS,
-    "whole_decimal": ("integer", "bigint"),
+    "whole_decimal": _NUMBERS,
     "yes_no": ("boolean",),
 }
-_DIRECTIVES = set("aAwdbBmyYHIpMSfgnzZjUWcxXGVu%")
+_DIRECTIVES = set("YymdHIMSfjbBaApz%")
 _DURATION = re.compile(r"[1-9][0-9]*(ms|s|m|h|d|w)")
 _SIZE = re.compile(r"[1-9][0-9]*(\.[0-9]+)? ?([KMGT]i?B)", re.IGNORECASE)
 _CRON = re.compile(r"[0-9*/,\-A-Za-z]+")
@@ -231,14 +231,14 @@ def _formats(column: Column, kind: str) -> Iterator[Problem]:
 
 
 def _strptime(text: str) -> Iterator[Problem]:
-    directives = re.findall(r"%-?(.?)", text)
+    directives = re.findall(r"%(.?)", text)
     for directive in directives:
         if directive not in _DIRECTIVES:
             yield Problem(
                 (), f"format `{text}`: %{directive} is not known", "such as %d/%m/%Y or %Y-%m-%d %H:%M:%S"
             )
     have = set(directives)
-    whole = have & set("cxGj") or (have & set("yY") and have & set("mbB") and "d" in have)
+    whole = have & set("yY") and ("j" in have or (have & set("mbB") and "d" in have))
     if not whole and have <= _DIRECTIVES:
         hint = "year (%Y or %y), month (%m or %b) and day (%d)"
         yield Problem((), f"format `{text}` does not make a whole date", hint)
