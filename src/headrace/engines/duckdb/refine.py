@@ -17,6 +17,7 @@ from ...errors import ConfigError
 from ...sql import TableStep, checked_sql, expectations, order_by
 from .frame import AUDIT, DuckFrame, Session, count, fresh, ident, one, table_sql
 from .masks import encrypt_into
+from .python_steps import IDENTITY, run_steps
 from .quarantine import QUARANTINE, fill, names_of
 from .stage import Staged, stage
 
@@ -91,9 +92,9 @@ class _Refinement:
         con = self.session.con
         self.base = self.staged.relation
         self._note()
+        dropped = self._python_steps(engine) if self.step.spec.steps else 0
         self._lift_odd()
         quarantined = fill(self.session, self.staged, raw, "odd", self.epoch)
-        dropped = self._python_steps(engine)
         for column in self.step.encrypted:
             encrypt_into(self.session, f"SELECT {ident(column)} FROM ({self._typed('good')})", column, engine)
         deduplicated = self._deduplicate() if self.step.keys else 0
@@ -112,7 +113,7 @@ class _Refinement:
             quarantined=quarantined,
             filtered=filtered,
             by_rule=names_of(con, "SELECT rules FROM quarantine"),
-            warned=names_of(con, "SELECT note.warned FROM narrow WHERE note.warned <> ''"),
+            warned=self._broken("warned", "warn"),
             checks=[*self._stops(), *self._expectations(rows)],
             files=dict(self.staged.records),
         )
@@ -131,19 +132,18 @@ class _Refinement:
             f"CREATE TEMP TABLE narrow AS SELECT _line AS l, {PLACE} AS f{key}, "
             f"CASE WHEN {odd} THEN {note} END AS note FROM ({checked_sql(self.step, staged=self.base)})"
         )
-
-    def _lift_odd(self) -> None:
-        """Table `odd`: broken rows as they were staged. Table `gone`: places of no rows of the table."""
-        con = self.session.con
-        con.execute(
+        self.session.con.execute(
             "CREATE TEMP TABLE gone AS SELECT l, f, note.broken AS rules FROM narrow "
             "WHERE note.broken <> '' OR note.filtered"
         )
-        con.execute(
-            f"CREATE TEMP TABLE odd AS SELECT s.*, g.rules FROM {self.base} s "
+        self._view("good", "gone")
+
+    def _lift_odd(self) -> None:
+        """Table `odd`: broken rows as they were staged."""
+        self.session.con.execute(
+            f"CREATE TEMP TABLE odd AS SELECT s.*, g.rules FROM {self.staged.relation} s "
             f"JOIN gone g ON s._line = g.l AND {PLACE} = g.f AND g.rules <> ''"
         )
-        self._view("good", "gone")
 
     def _view(self, name: str, without: str) -> None:
         """A view of the base without the places listed in `without`."""
@@ -161,7 +161,22 @@ class _Refinement:
     # user code -------------------------------------------------------------------------------------------
 
     def _python_steps(self, engine: DuckEngine) -> int:
-        return 0
+        """Puts good rows through the project's functions, what they refuse into `gone`; returns rows dropped."""
+        con, columns = self.session.con, dict(self.step.columns)
+        if self.step.deletes:
+            columns["_deleted"] = "boolean"
+        listed = ", ".join(ident(name) for name in (*columns, *IDENTITY))
+        con.execute(f"CREATE TEMP TABLE stepping AS SELECT {listed} FROM ({self._typed('good')})")
+        self.base, dropped = run_steps(
+            self.session, self.step.spec.steps, engine.project, "stepping", columns
+        )
+        self.processed = True
+        con.execute(
+            f"INSERT INTO gone SELECT _line, {PLACE}, string_agg(rule || ';', '' ORDER BY rule) FROM flagged "
+            "WHERE severity <> 'warn' GROUP BY ALL"
+        )
+        self._view("good", "gone")
+        return dropped
 
     # winners ---------------------------------------------------------------------------------------------
 
@@ -234,10 +249,17 @@ class _Refinement:
 
     # verdicts --------------------------------------------------------------------------------------------
 
+    def _broken(self, note: str, severity: str) -> dict[str, int]:
+        """Rule → rows that broke it, for rules that do not put a row into quarantine by themselves."""
+        rules = f"SELECT note.{note} FROM narrow WHERE note.{note} <> ''"
+        if self.processed:
+            rules += f" UNION ALL SELECT rule FROM flagged WHERE severity = '{severity}'"
+        return names_of(self.session.con, rules)
+
     def _stops(self) -> list[Check]:
         """Rules with severity `stop` that rows broke."""
-        broken = names_of(self.session.con, "SELECT note.stopped FROM narrow WHERE note.stopped <> ''")
-        return [Check(rule, False, "stop", f"{rows:,} rows") for rule, rows in sorted(broken.items())]
+        broken = self._broken("stopped", "stop")
+        return [Check(rule, False, "stop", f"{rows:,} rows") for rule, rows in broken.items()]
 
     def _expectations(self, rows: DuckFrame) -> list[Check]:
         """The contract's set rules: `rows` over this epoch, all others over the table as it would be."""
