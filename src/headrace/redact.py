@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from urllib.parse import quote
 
 MASK = "***"
 
-_known: set[str] = set()
-_SECRET_NAME = (
-    r"passw(?:or)?d|passphrase|pwd|secret|token|credentials?|api[_-]?key|access[_-]?key|private[_-]?key"
+_known: tuple[str, ...] = ()
+"""Longest first, so that a secret within another leaves no rest of it."""
+
+_NAME = re.compile(
+    r"passw(?:or)?d|passphrase|pwd|secret|token|credentials?|authorization"
+    r"|(?:api|access|private|pii|account|shared)[_-]?key",
+    re.I,
 )
+# Bounded repeats: error texts can hold whole lines of data, and these must stay linear on any of them.
 _TEXT = re.compile(
-    rf"""(?P<url>\b[a-z][\w+.-]*://[^\s:/@]*:)[^\s/@]+(?=@)
-    |(?P<auth>\bauthorization["']?\s*[:=]\s*["']?(?:(?:bearer|basic|digest|token)\s+)?)[^\s"',;]+
-    |(?P<bearer>\b(?:bearer|basic)\s+)[\w.~+/=-]{{12,}}
-    |(?P<name>\b[\w-]*(?:{_SECRET_NAME})["']?\s*[=:]\s*)(?:"[^"]*"|'[^']*'|[^\s"',;&]+)""",
+    rf"""(\b[a-z][\w+.-]{{0,30}}://[^\s:/@]{{0,200}}:)[^\s/]+(?=@)
+    |(\bauthorization["']?\s*[:=]\s*["']?(?:(?:bearer|basic|digest|token)\s+)?)[^\s"',;]+
+    |(\b(?:bearer|basic)\s+)[\w.~+/=-]{{12,}}
+    |(\b[\w-]{{0,40}}(?:{_NAME.pattern})["']?\s*[=:]\s*)(?:"[^"\n]*"|'[^'\n]*'|[^\s"',;&]+)""",
     re.I | re.X,
 )
 
 
-def register(secret: str) -> None:
-    """From now on `secret` is masked wherever it appears; texts under four characters are too common."""
-    if len(secret) >= 4:
-        _known.add(secret)
+def register(secrets: Iterable[str]) -> None:
+    """From now on each of `secrets` is masked wherever it appears, also in a URL's spelling or line by line.
+
+    Texts under four characters are left: they are in every other word.
+    """
+    global _known
+    forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), *secret.splitlines())}
+    fresh = {form for form in forms if len(form.strip()) >= 4}
+    _known = tuple(sorted({*_known, *fresh}, key=lambda form: (-len(form), form)))
 
 
 def text(value: str) -> str:
@@ -31,10 +43,21 @@ def text(value: str) -> str:
     >>> text("connect postgresql://etl:hunter2@db/sales?password=x failed")
     'connect postgresql://etl:***@db/sales?password=*** failed'
     """
-    for secret in sorted(_known, key=len, reverse=True):
+    for secret in _known:
         if secret in value:
             value = value.replace(secret, MASK)
     return _TEXT.sub(_masked, value)
+
+
+def field(name: str, value: object) -> object:
+    """`value`, masked whole if `name` says that it is a secret.
+
+    >>> field("api_key", "abc def"), field("table", "sales"), field("rows", 3)
+    ('***', 'sales', 3)
+    """
+    if _NAME.search(name):
+        return MASK
+    return value if value is None or isinstance(value, (bool, int, float)) else text(str(value))
 
 
 def _masked(match: re.Match[str]) -> str:
