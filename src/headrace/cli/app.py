@@ -72,6 +72,9 @@ def run(
     select: Annotated[
         list[str] | None, typer.Option("--select", "-s", help="Part of the graph: sales, +gold, orders+, s*.")
     ] = None,
+    rebuild: Annotated[
+        list[str] | None, typer.Option("--rebuild", help="Compute this table anew from bronze; repeatable.")
+    ] = None,
     env: Env = None,
     as_json: Annotated[bool, typer.Option("--json", help="One machine-readable document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what went wrong.")] = False,
@@ -89,7 +92,9 @@ def run(
         from .progress import progress
 
         with progress(quiet=quiet or as_json) as listener:
-            report = run_pipeline(project, select=tuple(select or ()), listener=listener)
+            report = run_pipeline(
+                project, select=tuple(select or ()), rebuild=tuple(rebuild or ()), listener=listener
+            )
     except HeadraceError as error:
         if as_json:
             typer.echo(json.dumps({"status": "failed", "error": str(error), "exit_code": exit_code(error)}))

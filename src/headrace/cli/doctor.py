@@ -67,9 +67,8 @@ def _installation() -> Iterator[Finding]:
     yield Finding("headrace", "ok", __version__)
     yield Finding("python", "ok", platform.python_version())
     for name in ("duckdb", "deltalake"):
-        found = _version(name)
-        if found:
-            yield Finding(name, "ok", found)
+        if known := _version(name):
+            yield Finding(name, "ok", known)
         else:
             yield Finding(name, "fail", "not installed", "pip install headrace")
     for extra, packages in EXTRAS.items():

@@ -32,6 +32,7 @@ def run_lines(report: RunReport) -> list[str]:
         lines += [f"failed  source {source.name}: {source.error}"] if source.error else []
     for item in report.tables:
         lines += [f"failed  table {item.name}: {item.error}"] if item.error else []
+        lines += [f"rebuilt  {item.name}: {item.rebuilt}"] if item.rebuilt else []
         lines += [f"warned  {item.name}: {rule}  {rows:,} rows" for rule, rows in sorted(item.warned.items())]
         for check in item.checks:
             if not check["passed"]:
