@@ -1,6 +1,6 @@
 """Contracts compiled to SQL: exact casts, rules, dedup order, set rules and lineage."""
 
-from .checked import checked_sql, tests_of
+from .checked import RowTest, checked_sql, row_tests
 from .expect import Expectation, expectations
 from .language import Expression, columns_of
 from .lineage import lineage
@@ -12,6 +12,7 @@ __all__ = [
     "Expectation",
     "Expression",
     "Reference",
+    "RowTest",
     "TableStep",
     "checked_sql",
     "columns_of",
@@ -19,6 +20,6 @@ __all__ = [
     "expectations",
     "lineage",
     "order_by",
-    "tests_of",
+    "row_tests",
     "winners_sql",
 ]

@@ -7,7 +7,11 @@ same text needs no look at its shape: that is most values, and costs a third of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 from headrace.errors import ConfigError
 from headrace.spec.contract import Column
@@ -16,12 +20,14 @@ from . import dates, numeric
 from .text import both, case, full_match, listed, literal, name, padded, trimmed
 from .zones import to_utc
 
+Branches = list[tuple[str, str]]
+
 NUMERIC_FORMATS = ("currency", "percent", "decimal_comma", "thousands")
 
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """SQL of one column; names of levels are `raw$c` (staged), `text1$c`…, `fast$c`, then the column itself."""
+    """SQL of one column; levels are named `raw$c` (staged), `text1$c`…, `fast$c`, then `c` itself."""
 
     texts: tuple[str, ...]
     fast: str | None
@@ -78,7 +84,7 @@ def _check_formats(column: str, spec: Column) -> None:
     }.get(kind, ())
     for given in spec.formats:
         if kind in ("date", "timestamp") and "%" in given:
-            dates.shape(given)
+            dates.check_format(given)
         elif given not in allowed:
             takes = ", ".join(allowed) or ("strptime patterns" if kind in ("date", "timestamp") else "none")
             raise ConfigError(
@@ -120,61 +126,72 @@ def _cleaned(word: str, text: str) -> str:
     if word == "squeeze":
         return f"regexp_replace({text}, '\\s+', ' ', 'g')"
     if word == "title":
-        words = f"list_transform(string_split(lower({text}), ' '), lambda w: upper(substr(w, 1, 1)) || substr(w, 2))"
-        return f"array_to_string({words}, ' ')"
+        word_up = "lambda w: upper(substr(w, 1, 1)) || substr(w, 2)"
+        return f"array_to_string(list_transform(string_split(lower({text}), ' '), {word_up}), ' ')"
     kept = {"digits": "0-9", "alnum": "\\p{L}\\p{N}"}[word]
     return f"regexp_replace({text}, '[^{kept}]', '', 'g')"
 
 
 def _plain_text(raw: str, nulls: list[str]) -> str:
-    """The text as it came. Most texts start with no space and no letter of a null word: nothing to look at."""
+    """The text as it came. Most texts start with no space and no null word: those need no second look."""
     if not nulls:
         return raw
-    quick = [f"{raw} > '!'", f"NOT starts_with({raw}, chr(160))", f"NOT starts_with({raw}, chr(65279))"]
-    quick += [f"NOT starts_with({raw}, {literal(n)})" for n in nulls if n]
-    return case((both(quick), raw), (f"{trimmed(raw)} IN ({listed(nulls)})", "NULL"), otherwise=raw)
+    quick = [f"{raw} BETWEEN '!' AND chr(160)"]
+    foreign = [
+        f"{raw} > chr(160)",
+        f"NOT starts_with({raw}, chr(160))",
+        f"NOT starts_with({raw}, chr(65279))",
+    ]
+    words = [f"NOT starts_with({raw}, {literal(n)})" for n in nulls if n]
+    return case(
+        (both([*quick, *words]), raw),
+        (both([*foreign, *words]), raw),
+        (f"{trimmed(raw)} IN ({listed(nulls)})", "NULL"),
+        otherwise=raw,
+    )
 
 
 def _typed(column: str, spec: Column, text: str, nulls: list[str]) -> tuple[str | None, str]:
     """(the plain cast, the value): `nulls` may be left out where `text` has none."""
-    kind, words = native(spec.type), [n for n in nulls if n]
+    words = [n for n in nulls if n]
     if spec.type not in ("boolean", "double", "json"):
         # Only a null word with a digit could be taken for a number or a date.
         words = [n for n in words if any(c.isdigit() for c in n)]
-    fast, same = _fast(column, spec, text, kind)
-    parse = _parser(spec, kind)
-    inner, stripped = parse(text), parse(trimmed(text))
-    branches: list[tuple[str, str]] = []
-    if same:
-        unless = [f"{text} NOT IN ({listed(words)})"] if words else []
-        good = name(f"fast${column}")
-        branches.append(
-            (
-                both([same, *unless]),
-                to_utc(good, spec.timezone or "UTC") if spec.type == "timestamp" else good,
-            )
-        )
-    branches.append((f"{text} IS NULL OR {text} = ''", "NULL"))
-    if words:
-        branches.append((f"{trimmed(text)} IN ({listed(words)})", "NULL"))
-    branches.append((padded(text), stripped))
-    return fast, case(*branches, otherwise=inner)
+    fast, quick = _fast(column, spec, text)
+    parse = _parser(spec)
+    branches = [(f"{text} IN ({listed(words)})", "NULL")] if words else []
+    branches += [*quick, (f"{text} IS NULL OR {text} = ''", "NULL"), *parse(text)]
+    stripped = [(f"{trimmed(text)} IN ({listed(words)})", "NULL")] if words else []
+    branches.append((padded(text), case(*stripped, *parse(trimmed(text)))))
+    return fast, case(*branches)
 
 
-def _fast(column: str, spec: Column, text: str, kind: str) -> tuple[str | None, str | None]:
-    good = name(f"fast${column}")
-    base = spec.type.partition("(")[0]
+def _fast(column: str, spec: Column, text: str) -> tuple[str | None, Branches]:
+    """A cast that most values pass, and the branches that take it where it is exact.
+
+    A failed cast costs ten times a good one: columns with date formats do without.
+    """
+    good, kind, base = name(f"fast${column}"), native(spec.type), spec.type.partition("(")[0]
+    same = f"CAST({good} AS VARCHAR) = {text}"
     if base in ("integer", "bigint") or (base == "decimal" and "decimal_comma" not in spec.formats):
-        return f"TRY_CAST({text} AS {kind})", f"CAST({good} AS VARCHAR) = {text}"
-    if base == "date":
-        return f"TRY_CAST({text} AS DATE)", f"length({text}) = 10 AND CAST({good} AS VARCHAR) = {text}"
-    if base == "timestamp":
-        return f"TRY_CAST({text} AS TIMESTAMP)", f"length({text}) = 19 AND CAST({good} AS VARCHAR) = {text}"
-    return None, None
+        return f"TRY_CAST({text} AS {kind})", [(same, good)]
+    if base == "double":
+        return f"TRY_CAST({text} AS DOUBLE)", [
+            (f"{full_match(text, numeric.DOUBLE)} AND isfinite({good})", good)
+        ]
+    if base == "date" and not spec.formats:
+        return f"TRY_CAST({text} AS DATE)", [(f"length({text}) = 10 AND {same}", good)]
+    if base == "timestamp" and not spec.formats:
+        instant = to_utc(good, spec.timezone or "UTC")
+        return f"TRY_CAST({text} AS TIMESTAMP)", [(f"length({text}) = 19 AND {same}", instant)]
+    if base == "boolean":
+        return None, [(f"{text} = 'true'", "true"), (f"{text} = 'false'", "false")]
+    return None, []
 
 
-def _parser(spec: Column, kind: str):  # type: ignore[no-untyped-def]
-    base, formats, zone = spec.type.partition("(")[0], list(spec.formats), spec.timezone or "UTC"
+def _parser(spec: Column) -> Callable[[str], Branches]:
+    kind, base = native(spec.type), spec.type.partition("(")[0]
+    formats, zone = list(spec.formats), spec.timezone or "UTC"
     if base in ("integer", "bigint"):
         return lambda t: numeric.integer(t, kind, formats)
     if base == "decimal":
@@ -190,25 +207,44 @@ def _parser(spec: Column, kind: str):  # type: ignore[no-untyped-def]
     return json
 
 
-def boolean(text: str, yes_no: bool) -> str:
+def boolean(text: str, yes_no: bool) -> Branches:
     """true/t/1 and false/f/0 in any case; with `yes_no` also yes/y/on and no/n/off."""
     true, false = ["true", "t", "1"], ["false", "f", "0"]
     if yes_no:
         true, false = [*true, "yes", "y", "on"], [*false, "no", "n", "off"]
     lowered = f"lower({text})"
-    return case((f"{lowered} IN ({listed(true)})", "true"), (f"{lowered} IN ({listed(false)})", "false"))
+    return [(f"{lowered} IN ({listed(true)})", "true"), (f"{lowered} IN ({listed(false)})", "false")]
 
 
-def json(text: str) -> str:
+def json(text: str) -> Branches:
     """The text if it is JSON by RFC 8259; DuckDB alone also takes `[1,]`, NaN and Infinity."""
-    bare = f"regexp_replace({text}, {literal(_JSON_STRING)}, '0', 'g')"
-    odd = f"regexp_matches({bare}, {literal(_JSON_ODD)})"
-    return case((f"json_valid({text}) AND NOT {odd}", text))
+    bare = f"regexp_replace({text}, {literal(_JSON_WORD)}, '0', 'g')"
+    return [(f"json_valid({text}) AND NOT regexp_matches({bare}, {literal(_JSON_ODD)})", text)]
 
 
-_JSON_STRING = r'"(?:[^"\\]|\\.)*"|\b(?:true|false|null)\b'
+_JSON_WORD = r'"(?:[^"\\]|\\.)*"|\b(?:true|false|null)\b'
 _JSON_ODD = r",\s*[\]}]|[A-DF-Za-df-z/']"
 
 
-def matches(text: str, pattern: str) -> str:
-    return full_match(text, pattern)
+def bound(c: str, column: Column, value: str | int | float) -> str:
+    """A constant of the contract as SQL in the column's type; raises ConfigError if it is none."""
+    base = column.type.partition("(")[0]
+    try:
+        if base in ("integer", "bigint", "decimal", "double"):
+            number = Decimal(str(value))
+            if not number.is_finite():
+                raise ValueError
+            return f"{number:f}"
+        if base == "date":
+            return f"DATE {literal(date.fromisoformat(str(value)).isoformat())}"
+        if base == "timestamp":
+            moment = datetime.fromisoformat(str(value))
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=ZoneInfo(column.timezone or "UTC"))
+            return f"TIMESTAMPTZ {literal(moment.astimezone(UTC).isoformat(' '))}"
+    except (ValueError, ArithmeticError):
+        raise ConfigError(
+            f"column `{c}`: `{value}` is no {column.type}",
+            hint="min, max and values are written as the column's type, dates as 2026-01-31",
+        ) from None
+    return literal(str(value))

@@ -1,31 +1,26 @@
-"""The checked SELECT: staged texts in, typed columns and every broken rule out; a pure function of each row.
+"""The checked SELECT: staged texts in, typed columns and every broken rule out; pure in each row.
 
-Levels, innermost first: raw texts; cleaned texts; plain casts; typed columns; derived columns; verdicts; masks.
-Verdict texts are computed only for rows that are not wholly good, so good rows pay for the tests alone.
+Levels, innermost first: raw texts, cleaned texts, plain casts, typed columns, derived columns, tests,
+verdicts, masks. Verdict texts are built only for rows that are not wholly good.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from decimal import Decimal
-from zoneinfo import ZoneInfo
 
 from headrace.errors import ConfigError
 from headrace.spec.contract import Column, Severity
 
-from .casts import native
+from .casts import bound, native
 from .language import render
 from .masks import masked
-from .step import AUDIT, TableStep
+from .step import AUDIT, DIALECTS, TableStep
 from .text import case, full_match, literal, name
-
-DIALECTS = ("duckdb",)
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class RowTest:
     """One rule on one row. `good` is false for rows that break it; `strict` tests are also broken by NULL."""
 
     rule: str
@@ -34,35 +29,48 @@ class Test:
     strict: bool
     column: str | None = None
 
+    @property
+    def sql(self) -> str:
+        """True or false, never NULL."""
+        return f"({self.good}) IS {'TRUE' if self.strict else 'NOT FALSE'}"
+
 
 def checked_sql(
     step: TableStep, dialect: str = "duckdb", staged: str = "staged", broken: str = "_broken"
 ) -> str:
     """SELECT of the final typed columns, the audit columns and the verdicts, for every row of `staged`.
 
-    `_broken`, `_warned`, `_stopped` hold rule ids, each ended by `;` ('' = none); `_filtered` rows are none of
-    this table's; `_deleted` exists where the step deletes. A cast that failed gives NULL and `<column>.type`.
+    `_broken`, `_warned`, `_stopped` hold rule ids, each ended by `;` (none: ''); `_filtered` rows are none
+    of this table's; `_deleted` exists where the step deletes. A cast that failed gives NULL and
+    `<column>.type`. The session needs TimeZone UTC and the variable `headrace_now`.
     """
     if dialect not in DIALECTS:
         raise ConfigError(f"dialect `{dialect}` is not compiled yet", hint=f"dialects: {', '.join(DIALECTS)}")
-    inner = _levels(step, dialect, name(staged))
-    deleted = ["_deleted"] if step.deletes else []
-    tests = tests_of(step, dialect)
-    out = [_verdicts(step, tests, broken)] + (['"_deleted"'] if step.deletes else [])
+    sql = _levels(step, dialect, name(staged))
+    tests = row_tests(step, dialect)
+    if tests:
+        flags = ", ".join(f"{test.sql} AS {name(f'good${test.rule}')}" for test in tests)
+        sql = f"SELECT *, {flags} FROM ({sql})"
+    verdicts = {**_verdicts(step, tests, broken), "_filtered": f"NOT {_kept(step)}" if step.keep else "false"}
+    if step.deletes:
+        verdicts["_deleted"] = "_deleted"
     columns = [name(c) for c in step.columns]
-    inner = f"SELECT {', '.join([*columns, *AUDIT, *out])} FROM ({inner})"
+    sql = f"SELECT {', '.join([*columns, *AUDIT, *_named(verdicts)])} FROM ({sql})"
     masks = {
         c: col.mask for c, col in step.spec.contract.columns.items() if col.mask and col.mask != "encrypt"
     }
     if not masks:
-        return inner
+        return sql
     shown = [f"{masked(c, masks[c])} AS {name(c)}" if c in masks else name(c) for c in step.columns]
-    verdicts = [broken, "_warned", "_stopped", "_filtered", *deleted]
-    return f"SELECT {', '.join([*shown, *AUDIT, *verdicts])} FROM ({inner})"
+    return f"SELECT {', '.join([*shown, *AUDIT, *verdicts])} FROM ({sql})"
+
+
+def _named(columns: Mapping[str, str]) -> list[str]:
+    return [f"{sql} AS {column}" for column, sql in columns.items()]
 
 
 def _levels(step: TableStep, dialect: str, staged: str) -> str:
-    """Typed and derived columns under their own names, staged texts as `raw$c`; `_deleted` and `_kept` if asked."""
+    """Typed and derived columns by name, staged texts as `raw$c`; `_deleted` and `_kept` if asked."""
     raw = [f"{name(c)} AS {name(f'raw${c}')}" for c in step.inputs]
     sql = f"SELECT {', '.join([*raw, *AUDIT])} FROM {staged}"
     for depth in range(max((len(c.texts) for c in step.casts.values()), default=0)):
@@ -84,6 +92,9 @@ def _levels(step: TableStep, dialect: str, staged: str) -> str:
     if step.delete_when:
         gone = f"TRY({render(step.delete_when, dialect)}) IS TRUE"
         sql = f'SELECT *, ({gone}) AS "_deleted" FROM ({sql})'
+    if step.keep:
+        kept = f"TRY({render(step.keep, dialect)}) IS TRUE"
+        sql = f'SELECT *, ({kept}) AS "_kept" FROM ({sql})'
     return sql
 
 
@@ -97,9 +108,9 @@ def _derived(sql: str, kind: str) -> str:
     return f"TRY(CASE WHEN {same} THEN TRY_CAST(({sql}) AS {kind}) END)"
 
 
-def tests_of(step: TableStep, dialect: str = "duckdb") -> list[Test]:
+def row_tests(step: TableStep, dialect: str = "duckdb") -> list[RowTest]:
     """Every test of a row, in the order in which broken rules are reported."""
-    tests: list[Test] = []
+    tests: list[RowTest] = []
     for c, column in step.spec.contract.columns.items():
         tests += _column_tests(step, c, column, dialect)
     for reference in step.references:
@@ -108,41 +119,42 @@ def tests_of(step: TableStep, dialect: str = "duckdb") -> list[Test]:
             keys = f"SELECT {name(reference.key)} FROM {name(f'ref_{reference.table}')}"
             known = f"{stored} IN ({keys} WHERE {name(reference.key)} IS NOT NULL)"
             tests.append(
-                Test(f"{reference.column}.reference", reference.severity, known, False, reference.column)
+                RowTest(f"{reference.column}.reference", reference.severity, known, False, reference.column)
             )
     for rule, spec in step.spec.contract.rules.items():
-        tests.append(Test(rule, spec.severity, f"TRY({render(step.rules[rule], dialect)})", True))
+        tests.append(RowTest(rule, spec.severity, f"TRY({render(step.rules[rule], dialect)})", True))
     return tests
 
 
-def _column_tests(step: TableStep, c: str, column: Column, dialect: str) -> list[Test]:
+def _column_tests(step: TableStep, c: str, column: Column, dialect: str) -> list[RowTest]:
     value, severity = name(c), column.severity
     # A value that cannot be kept is never only a warning: the row would go on without it.
     failed: Severity = "stop" if severity == "stop" else "quarantine"
-    tests: list[Test] = []
+    tests: list[RowTest] = []
     if typed := _typed_well(step, c, dialect):
-        tests.append(Test(f"{c}.type", failed, typed, True, c))
+        tests.append(RowTest(f"{c}.type", failed, typed, True, c))
     if column.required or (c in step.keys and step.spec.keys != ["*"]):
-        missing = (
-            f"({value} IS NOT NULL OR NOT {step.casts[c].missing})"
-            if c in step.casts
-            else f"{value} IS NOT NULL"
-        )
-        tests.append(Test(f"{c}.required", severity if column.required else "quarantine", missing, True, c))
+        given = f"{value} IS NOT NULL"
+        if c in step.casts:
+            # CASE, since OR would trim every text to learn what only failed casts need to know.
+            given = case((given, "true"), otherwise=f"NOT {step.casts[c].missing}")
+        tests.append(RowTest(f"{c}.required", severity if column.required else "quarantine", given, True, c))
     if column.min is not None:
-        tests.append(Test(f"{c}.min", severity, f"{value} >= {bound(column, column.min)}", False, c))
+        tests.append(RowTest(f"{c}.min", severity, f"{value} >= {bound(c, column, column.min)}", False, c))
     if column.max is not None:
-        tests.append(Test(f"{c}.max", severity, f"{value} <= {bound(column, column.max)}", False, c))
+        tests.append(RowTest(f"{c}.max", severity, f"{value} <= {bound(c, column, column.max)}", False, c))
     if column.values is not None:
-        allowed = ", ".join(bound(column, v) for v in column.values)
+        allowed = ", ".join(bound(c, column, v) for v in column.values)
         tests.append(
-            Test(f"{c}.values", severity, f"{value} IN ({allowed})" if allowed else "false", False, c)
+            RowTest(f"{c}.values", severity, f"{value} IN ({allowed})" if allowed else "false", False, c)
         )
     if column.pattern is not None:
         text = value if column.type == "text" or c not in step.casts else name(f"raw${c}")
-        tests.append(Test(f"{c}.pattern", severity, full_match(text, column.pattern), False, c))
+        tests.append(RowTest(f"{c}.pattern", severity, full_match(text, column.pattern), False, c))
     if column.max_length is not None:
-        tests.append(Test(f"{c}.max_length", severity, f"length({value}) <= {column.max_length}", False, c))
+        tests.append(
+            RowTest(f"{c}.max_length", severity, f"length({value}) <= {column.max_length}", False, c)
+        )
     return tests
 
 
@@ -157,63 +169,41 @@ def _typed_well(step: TableStep, c: str, dialect: str) -> str | None:
     return case((f"{value} IS NOT NULL OR {name(f'raw${c}')} IS NULL", "true"), otherwise=cast.missing)
 
 
-def bound(column: Column, value: str | int | float) -> str:
-    """A constant of the contract in the column's type."""
-    base = column.type.partition("(")[0]
-    if base in ("integer", "bigint", "decimal", "double"):
-        return f"{Decimal(str(value)):f}"
-    if base == "date":
-        return f"DATE {literal(date.fromisoformat(str(value)).isoformat())}"
-    if base == "timestamp":
-        moment = datetime.fromisoformat(str(value))
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=ZoneInfo(column.timezone or "UTC"))
-        return f"TIMESTAMPTZ {literal(moment.astimezone(UTC).isoformat(' '))}"
-    return literal(str(value))
-
-
-def _verdicts(step: TableStep, tests: list[Test], broken: str) -> str:
-    kept = _kept(step, tests)
+def _verdicts(step: TableStep, tests: list[RowTest], broken: str) -> dict[str, str]:
+    """One text per severity; for a row that deletes, only its keys count; for one left out, nothing does."""
     keys = [t for t in tests if t.column in step.keys and t.rule.endswith((".type", ".required"))]
-    parts = []
+    verdicts = {}
     for column, severity in ((broken, "quarantine"), ("_warned", "warn"), ("_stopped", "stop")):
         every = [t for t in tests if t.severity == severity]
         verdict = _verdict(every)
         if step.deletes and every:
-            verdict = case(
-                ('"_deleted"', _verdict([t for t in keys if t.severity == severity])), otherwise=verdict
-            )
-        if kept and every:
-            verdict = case((f"NOT {kept}", "''"), otherwise=verdict)
-        parts.append(f"{verdict} AS {column}")
-    parts.append(f"{f'NOT {kept}' if kept else 'false'} AS _filtered")
-    return ", ".join(parts)
+            only_keys = _verdict([t for t in keys if t.severity == severity])
+            verdict = case(("_deleted", only_keys), otherwise=verdict)
+        if step.keep and every:
+            verdict = case((f"NOT {_kept(step)}", "''"), otherwise=verdict)
+        verdicts[column] = verdict
+    return verdicts
 
 
-def _verdict(tests: list[Test]) -> str:
+def _verdict(tests: list[RowTest]) -> str:
     if not tests:
         return "''"
-    strict, lenient = [t for t in tests if t.strict], [t for t in tests if not t.strict]
-    good = [f"({t.good})" for t in strict]
-    if lenient:
-        good.append("(" + " AND ".join(f"({t.good})" for t in lenient) + ") IS NOT FALSE")
-    named = []
-    for test in tests:
-        fine = f"({test.good}) IS {'TRUE' if test.strict else 'NOT FALSE'}"
-        named.append(f"CASE WHEN {fine} THEN '' ELSE {literal(test.rule + ';')} END")
-    return case((" AND ".join(good), "''"), otherwise=f"({' || '.join(named)})")
+    flags = [(name(f"good${t.rule}"), literal(f"{t.rule};")) for t in tests]
+    named = [f"CASE WHEN {good} THEN '' ELSE {rule} END" for good, rule in flags]
+    return case((" AND ".join(good for good, _ in flags), "''"), otherwise=f"({' || '.join(named)})")
 
 
-def _kept(step: TableStep, tests: list[Test]) -> str | None:
-    """False for rows that the filter leaves out; a row whose filter columns cannot be read is judged, not left out."""
-    if step.keep is None:
-        return None
-    needed = inputs_of(step, step.keep.columns)
-    readable = [t.good for t in tests if t.rule.endswith(".type") and t.column in needed]
-    left_out = [f"TRY({render(step.keep, 'duckdb')}) IS NOT TRUE", *readable]
-    if step.deletes:
-        left_out.append('NOT "_deleted"')
-    return "NOT (" + " AND ".join(f"({c})" for c in left_out) + ")"
+def _kept(step: TableStep) -> str:
+    """False for rows that the filter leaves out.
+
+    A row whose filter columns could not be read is judged instead: nobody knows whether it belongs here.
+    """
+    needed = inputs_of(step, step.keep.columns if step.keep else ())
+    readable = [
+        name(f"good${t.rule}") for t in row_tests(step) if t.rule.endswith(".type") and t.column in needed
+    ]
+    left_out = ['NOT "_kept"', *readable, *(["NOT _deleted"] if step.deletes else [])]
+    return f"(NOT ({' AND '.join(left_out)}))"
 
 
 def inputs_of(step: TableStep, columns: Collection[str]) -> set[str]:

@@ -1,7 +1,7 @@
 """The SQL that users may write: a subset that means the same on every engine.
 
-Expressions are parsed once, checked against the columns and a list of constructs, and kept as a tree. What is
-not on the list is refused before anything runs; nothing here can read another relation or depend on when it runs.
+Expressions are parsed once, checked against the columns and a list of constructs, and kept as a tree. What
+is not on the list is refused before anything runs: nothing can read another relation or depend on the clock.
 """
 
 from __future__ import annotations
@@ -18,35 +18,37 @@ from headrace.errors import ConfigError
 
 FUNCTIONS = (
     "abs", "ceil", "coalesce", "concat", "contains", "date_diff", "day", "dayofweek", "ends_with", "extract",
-    "floor", "greatest", "hour", "least", "left", "length", "lower", "ltrim", "md5", "minute", "month", "now", "nullif",
-    "quarter", "regexp_extract", "regexp_full_match", "regexp_matches", "regexp_replace", "replace", "right", "round", "rtrim", "sha256",
-    "split_part", "starts_with", "strpos", "substr", "trim", "upper", "year",
+    "floor", "greatest", "hour", "least", "left", "length", "lower", "ltrim", "md5", "minute", "month", "now",
+    "nullif", "quarter", "regexp_extract", "regexp_full_match", "regexp_matches", "regexp_replace", "replace",
+    "right", "round", "rtrim", "sha256", "split_part", "starts_with", "strpos", "substr", "trim", "upper",
+    "year",
 )  # fmt: skip
 
 _ALLOWED: tuple[type[exp.Expr], ...] = (
     exp.Column, exp.Identifier, exp.Literal, exp.Boolean, exp.Null, exp.Paren, exp.Tuple, exp.Var,
     exp.And, exp.Or, exp.Not, exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Is, exp.In, exp.Between,
-    exp.Like, exp.ILike, exp.NullSafeEQ, exp.NullSafeNEQ, exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.Neg,
-    exp.DPipe, exp.Case, exp.If, exp.Cast, exp.TryCast, exp.DataType, exp.DataTypeParam, exp.Interval,
-    exp.Abs, exp.Ceil, exp.Coalesce, exp.Concat, exp.Contains, exp.CurrentDate, exp.CurrentTimestamp, exp.DateDiff,
-    exp.Day, exp.DayOfWeek, exp.EndsWith, exp.Extract, exp.Floor, exp.Greatest, exp.Hour, exp.Least, exp.Length,
-    exp.Lower, exp.MD5, exp.Minute, exp.Month, exp.Nullif, exp.Quarter, exp.RegexpExtract, exp.RegexpLike,
-    exp.RegexpReplace, exp.Replace, exp.Round, exp.SHA2, exp.SplitPart, exp.StartsWith, exp.StrPosition,
-    exp.Left, exp.Right, exp.RegexpFullMatch, exp.Substring, exp.Trim, exp.Upper, exp.Year, exp.Date, exp.Timestamp,
+    exp.Like, exp.ILike, exp.NullSafeEQ, exp.NullSafeNEQ, exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod,
+    exp.Neg, exp.DPipe, exp.Case, exp.If, exp.Cast, exp.TryCast, exp.DataType, exp.DataTypeParam, exp.Interval,
+    exp.Abs, exp.Ceil, exp.Coalesce, exp.Concat, exp.Contains, exp.CurrentDate, exp.CurrentTimestamp,
+    exp.DateDiff, exp.Day, exp.DayOfWeek, exp.EndsWith, exp.Extract, exp.Floor, exp.Greatest, exp.Hour,
+    exp.Least, exp.Left, exp.Length, exp.Lower, exp.MD5, exp.Minute, exp.Month, exp.Nullif, exp.Quarter,
+    exp.RegexpExtract, exp.RegexpFullMatch, exp.RegexpLike, exp.RegexpReplace, exp.Replace, exp.Right,
+    exp.Round, exp.SHA2, exp.SplitPart, exp.StartsWith, exp.StrPosition, exp.Substring, exp.Trim, exp.Upper,
+    exp.Year,
 )  # fmt: skip
 
 _CHANGING = {
     "random", "rand", "uuid", "gen_random_uuid", "uuidv4", "uuidv7", "nextval", "currval", "setseed",
-    "clock_timestamp", "current_time", "localtime", "localtimestamp", "transaction_timestamp", "get_current_time",
-    "get_current_timestamp", "getvariable", "current_setting", "txid_current", "version",
+    "clock_timestamp", "current_time", "localtime", "localtimestamp", "transaction_timestamp", "getvariable",
+    "get_current_time", "get_current_timestamp", "current_setting", "txid_current", "version",
 }  # fmt: skip
 
 _NOW = {"now", "today", "current_date", "current_timestamp"}
 
 _TYPES = {
     exp.DataType.Type.BOOLEAN, exp.DataType.Type.INT, exp.DataType.Type.BIGINT, exp.DataType.Type.DECIMAL,
-    exp.DataType.Type.DOUBLE, exp.DataType.Type.DATE, exp.DataType.Type.TIMESTAMP, exp.DataType.Type.TIMESTAMPTZ,
-    exp.DataType.Type.VARCHAR, exp.DataType.Type.TEXT,
+    exp.DataType.Type.DOUBLE, exp.DataType.Type.DATE, exp.DataType.Type.TIMESTAMP,
+    exp.DataType.Type.TIMESTAMPTZ, exp.DataType.Type.VARCHAR, exp.DataType.Type.TEXT,
 }  # fmt: skip
 
 

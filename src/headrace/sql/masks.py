@@ -5,11 +5,11 @@ from __future__ import annotations
 from .text import case, full_match, name
 
 KEY = "CAST(getvariable('headrace_pii_key') AS VARCHAR)"
-"""The engine sets this variable to the secret as text; without it every hash would be NULL, so it must be set."""
+"""The engine must set this variable to the secret as text: without it every hash would be NULL."""
 
 
 def masked(column: str, mask: str | None) -> str:
-    """SQL of the stored form; equal values stay equal under `hash` and `encrypt`, missing ones stay missing."""
+    """SQL of the stored form; under `hash` equal values stay equal; missing ones stay missing."""
     value = name(column)
     if mask == "hash":
         return f"sha256({KEY} || sha256({KEY} || {value}))"

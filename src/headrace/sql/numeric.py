@@ -6,7 +6,10 @@ import re
 
 from .text import case, full_match
 
+Branches = list[tuple[str, str]]
+
 _UNSIGNED = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
+DOUBLE = rf"[+-]?{_UNSIGNED}(?:[eE][+-]?[0-9]+)?"
 _CODES = "USD|EUR|GBP|JPY|CNY|CHF|CAD|AUD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|INR|BRL|MXN|ZAR|KRW|SGD|HKD|TRY|AED|ILS"
 _SYMBOL = rf"(?:\$|€|£|¥|{_CODES})"
 _AMOUNT = r"[0-9.](?:[0-9.,  ]*[0-9.])?(?: ?%)?"
@@ -42,16 +45,16 @@ def plain_separators(text: str, formats: list[str]) -> str:
     return case(*branches, otherwise=text)
 
 
-def integer(text: str, kind: str, formats: list[str]) -> str:
+def integer(text: str, kind: str, formats: list[str]) -> Branches:
     """`kind` is INTEGER or BIGINT; out of range is NULL."""
     branches = [(full_match(text, "[+-]?[0-9]+"), f"TRY_CAST({text} AS {kind})")]
     if {"whole_decimal", "thousands", "decimal_comma"} & set(formats):
         whole = f"TRY_CAST(split_part({text}, '.', 1) AS {kind})"
         branches.append((full_match(text, r"[+-]?[0-9]+\.0*"), whole))
-    return case(*branches)
+    return branches
 
 
-def decimal(text: str, kind: str, formats: list[str]) -> str:
+def decimal(text: str, kind: str, formats: list[str]) -> Branches:
     """`kind` is DECIMAL(p,s); a digit other than 0 beyond s decimals is NULL."""
     found = re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", kind)
     scale = int(found[2]) if found else 0
@@ -59,11 +62,21 @@ def decimal(text: str, kind: str, formats: list[str]) -> str:
     if "percent" in formats:
         shifted = f"TRY_CAST(rtrim({text}, ' %') || 'e-2' AS {kind})"
         branches.append((full_match(text, f"(?:{_exact(scale - 2)}) ?%"), shifted))
-    return case(*branches)
+    return branches
+
+
+def double(text: str, formats: list[str]) -> Branches:
+    """Nearest double of a finite number; `inf`, `nan` and overflow are NULL."""
+    branches = [(full_match(text, DOUBLE), _finite(text))]
+    if "percent" in formats:
+        branches.append(
+            (full_match(text, rf"[+-]?{_UNSIGNED} ?%"), _finite(f"(rtrim({text}, ' %') || 'e-2')"))
+        )
+    return branches
 
 
 def _exact(scale: int) -> str:
-    """The shape of numbers that have no digit but 0 beyond `scale` decimals (before the point if negative)."""
+    """The shape of numbers with no digit but 0 beyond `scale` decimals (before the point if negative)."""
     if scale >= 0:
         return (
             rf"[+-]?(?:[0-9]+(?:\.[0-9]{{0,{scale}}}0*)?|\.[0-9]{{1,{max(scale, 1)}}}0*)"
@@ -71,16 +84,6 @@ def _exact(scale: int) -> str:
             else (r"[+-]?(?:[0-9]+(?:\.0*)?|\.0+)")
         )
     return rf"[+-]?(?:[0-9]*0{{{-scale}}}|0+)(?:\.0*)?"
-
-
-def double(text: str, formats: list[str]) -> str:
-    """Nearest double of a finite number; `inf`, `nan` and overflow are NULL."""
-    branches = [(full_match(text, rf"[+-]?{_UNSIGNED}(?:[eE][+-]?[0-9]+)?"), _finite(text))]
-    if "percent" in formats:
-        branches.append(
-            (full_match(text, rf"[+-]?{_UNSIGNED} ?%"), _finite(f"(rtrim({text}, ' %') || 'e-2')"))
-        )
-    return case(*branches)
 
 
 def _finite(text: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .step import TableStep
+from headrace.errors import ConfigError
+
+from .step import DIALECTS, TableStep
 from .text import name
 
 
@@ -22,7 +24,9 @@ def order_by(step: TableStep, prefix: str = "") -> str:
 
 
 def winners_sql(step: TableStep, dialect: str = "duckdb", checked: str = "checked") -> str:
-    """SELECT of one row per key from `checked` (all rows where the step has no keys); NULL keys are one key."""
+    """SELECT of one row per key from `checked` (all rows of a step without keys); NULL keys are one key."""
+    if dialect not in DIALECTS:
+        raise ConfigError(f"dialect `{dialect}` is not compiled yet", hint=f"dialects: {', '.join(DIALECTS)}")
     if not step.keys:
         return f"SELECT * FROM {name(checked)}"
     keys = ", ".join(name(k) for k in step.keys)

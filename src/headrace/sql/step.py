@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from headrace.errors import ConfigError
-from headrace.spec.contract import Severity
+from headrace.spec.contract import Contract, Severity
 from headrace.spec.pipeline import TableSpec
 
-from .casts import Cast, cast_of
+from .casts import Cast, bound, cast_of
 from .language import Expression, parse
 
+DIALECTS = ("duckdb",)
 AUDIT = ("_source", "_file", "_line", "_ingested_at")
 
 
@@ -61,7 +62,7 @@ class TableStep:
 def compile_table(
     name: str, spec: TableSpec, evolved: Sequence[str] = (), where: str | None = None
 ) -> TableStep:
-    """Checks all SQL, formats and patterns of a table; raises ConfigError with the fix for the first that is wrong."""
+    """Checks all SQL, formats and patterns; raises ConfigError with the fix for the first that is wrong."""
     contract, columns = spec.contract, spec.contract.columns
     extra = tuple(c for c in evolved if c not in columns)
     final = {**{c: column.type for c, column in columns.items()}, **dict.fromkeys(extra, "text")}
@@ -74,9 +75,13 @@ def compile_table(
         casts = {c: cast_of(c, column, contract.nulls) for c, column in given.items()}
         for c, column in columns.items():
             _check_pattern(c, column.pattern)
+            for constant in (column.min, column.max, *(column.values or [])):
+                if constant is not None:
+                    bound(c, column, constant)
     except ConfigError as error:
         raise ConfigError(f"table `{name}`: {error.message}", hint=error.hint, where=where) from None
     derived = {c: checked(col.derive, f"derive of `{c}`") for c, col in columns.items() if col.derive}
+    _check_expected(name, contract, final, where)
     masked = {c: column.mask for c, column in columns.items() if column.mask}
     references = []
     for c, column in columns.items():
@@ -109,6 +114,17 @@ def compile_table(
         keep=checked(contract.filter, "filter") if contract.filter else None,
         delete_when=checked(spec.delete_when, "delete_when") if spec.delete_when else None,
     )
+
+
+def _check_expected(name: str, contract: Contract, columns: Mapping[str, str], where: str | None) -> None:
+    for expect in contract.expect:
+        for column in [*(expect.unique or []), expect.sum, expect.fresh]:
+            if column is not None and column not in columns:
+                raise ConfigError(
+                    f"table `{name}`, expect: column `{column}` is unknown",
+                    hint=unknown(column, list(columns)),
+                    where=where,
+                )
 
 
 def _ordered(derived: Mapping[str, Expression], table: str, where: str | None) -> dict[str, Expression]:

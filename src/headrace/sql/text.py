@@ -1,4 +1,4 @@
-"""Quoting and the cheapest exact text operations, as DuckDB SQL. Everything here is a pure string function."""
+"""Quoting and the cheapest exact text operations, as DuckDB SQL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 SPACE = "' \t\n\r\x0b\x0c\u00a0\ufeff'"
 """What `trim` removes: ASCII white space, the no-break space and the byte order mark."""
 
-_EDGE = "[ \\t\\n\\r\\x0b\\x0c\\x{a0}\\x{feff}]"
+_EDGE = "[\\s\\v\\x{a0}\\x{feff}]"
 
 
 def name(column: str) -> str:

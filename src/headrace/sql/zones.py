@@ -1,4 +1,4 @@
-"""Local times to UTC without guessing: what a clock skipped is refused, what it showed twice is the earlier."""
+"""Local times to UTC without guessing: a skipped time is refused; of a repeated one the first counts."""
 
 from __future__ import annotations
 
@@ -58,5 +58,6 @@ def to_utc(local: str, zone: str) -> str:
     exact = f"CASE {earlier}WHEN {plain} {at} = ({local}) THEN {plain} END"
     if hours is None or len(hours) > 12:
         return exact
-    quiet = f"hour({local}) NOT IN ({', '.join(map(str, hours))}) AND year({local}) BETWEEN {_FIRST} AND {_LAST - 1}"
+    quiet = f"hour({local}) NOT IN ({', '.join(map(str, hours))})"
+    quiet += f" AND year({local}) BETWEEN {_FIRST} AND {_LAST - 1}"
     return f"CASE WHEN {quiet} THEN {plain} ELSE {exact} END"
