@@ -11,7 +11,7 @@ import pytest
 
 from headrace.cli import FAILED, INTERRUPTED, OK, STOPPED, USAGE, app, main
 from headrace.cli.progress import amount, plain, progress
-from headrace.cli.start import create, identifier
+from headrace.cli.start import create
 from headrace.errors import ConfigError, HeadraceError, Stopped
 from headrace.run.report import Event
 
@@ -146,13 +146,6 @@ def test_quiet_is_quiet() -> None:
     with progress(quiet=True, out=out) as listen:
         listen(Event("x", "note", message="hm"))
     assert out.getvalue() == ""
-
-
-@pytest.mark.parametrize(
-    ("text", "name"), [("My Shop-2", "my_shop_2"), ("2026 sales", "p_2026_sales"), ("...", "p"), ("é", "p")]
-)
-def test_names_of_pipelines(text: str, name: str) -> None:
-    assert identifier(text) == name
 
 
 def test_init_makes_a_project_and_never_overwrites_one(

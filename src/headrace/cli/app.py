@@ -220,8 +220,8 @@ def _status_json(project: Project, runs: int) -> None:
     from .output import as_json
 
     document = {}
-    for name, found in (("tables", tables(project)), ("runs", recent_runs(project, runs))):
+    for name, (columns, rows) in (("tables", tables(project)), ("runs", recent_runs(project, runs))):
         text = io.StringIO()
-        as_json(*found, out=text)
+        as_json(columns, rows, text)
         document[name] = json.loads(text.getvalue())
     typer.echo(json.dumps(document))
