@@ -1,4 +1,8 @@
-"""What the catalog keeps: runs and what they did, safe among processes, and never in the way."""
+"""What the catalog keeps: runs and what they did, safe among processes, and never in the way.
+
+All of this holds on PostgreSQL too, tried where HEADRACE_TEST_POSTGRES is the URL of a server (with
+psycopg) on which databases may be made.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,21 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.catalog import Catalog
+from headrace.catalog.migrate import downgrade, upgrade
 from headrace.catalog.models import (
     ChangeEvent,
     CircuitBreakerState,
@@ -30,15 +39,35 @@ from headrace.catalog.models import (
     TaskExecution,
     new_run_id,
 )
+from headrace.catalog.schema import METADATA, VERSION
 from headrace.errors import SystemFault
 from headrace.run.breaker import CircuitBreaker
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
+SERVER = os.environ.get("HEADRACE_TEST_POSTGRES")
+
+
+@pytest.fixture(params=["sqlite", *(["postgresql"] if SERVER else [])])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A path or URL where no catalog is yet."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "deep" / "catalog.db")
+        return
+    assert SERVER
+    server = sa.create_engine(SERVER, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    name = f"headrace_test_{uuid.uuid4().hex}"
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield sa.make_url(SERVER).set(database=name).render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with Catalog.open(tmp_path / "deep" / "catalog.db") as catalog:
+def catalog(where: str) -> Iterator[Catalog]:
+    with Catalog.open(where) as catalog:
         yield catalog
 
 
@@ -145,7 +174,7 @@ def test_the_trend_of_a_rule(catalog: Catalog) -> None:
     assert catalog.quality_trend("stock", "qty.min") == []
 
 
-def test_a_breaker_survives_the_process(catalog: Catalog, tmp_path: Path) -> None:
+def test_a_breaker_survives_the_process(catalog: Catalog, where: str) -> None:
     assert catalog.breaker("crm") == CircuitBreakerState("crm")
     breaker = CircuitBreaker(1, 60, name="crm", on_change=lambda state: catalog.keep_breaker("crm", state))
 
@@ -154,7 +183,7 @@ def test_a_breaker_survives_the_process(catalog: Catalog, tmp_path: Path) -> Non
 
     with pytest.raises(SystemFault):
         breaker.call(down)
-    with Catalog.open(tmp_path / "deep" / "catalog.db") as other:
+    with Catalog.open(where) as other:
         kept = other.breaker("crm")
     assert kept.failures == 1
     assert "hunter2" not in kept.last_error
@@ -274,13 +303,13 @@ def test_ten_thousand_runs_are_no_burden(catalog: Catalog) -> None:
             times.append(time.perf_counter() - began)
         best[what] = min(times)
     assert max(best.values()) < 0.05, best
-    plan = catalog.database.engine
-    with plan.connect() as connection:
-        rows = connection.exec_driver_sql(
-            "EXPLAIN QUERY PLAN SELECT * FROM pipeline_runs "
-            "WHERE pipeline_name = 'p3' ORDER BY start_time DESC LIMIT 20"
-        )
-        assert any("ix_pipeline_runs_pipeline_name_start_time" in str(row) for row in rows)
+    if catalog.database.path:
+        with catalog.database.engine.connect() as connection:
+            rows = connection.exec_driver_sql(
+                "EXPLAIN QUERY PLAN SELECT * FROM pipeline_runs "
+                "WHERE pipeline_name = 'p3' ORDER BY start_time DESC LIMIT 20"
+            )
+            assert any("ix_pipeline_runs_pipeline_name_start_time" in str(row) for row in rows)
 
 
 def test_threads_share_one_catalog(catalog: Catalog) -> None:
@@ -321,20 +350,29 @@ with Catalog.open(sys.argv[1]) as catalog:
 """
 
 
-def test_processes_share_one_catalog_from_its_making(tmp_path: Path) -> None:
-    path = tmp_path / "catalog.db"
+def test_processes_share_one_catalog_from_its_making(where: str) -> None:
     workers = [
-        subprocess.Popen([sys.executable, "-c", _WORKER, str(path)], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", _WORKER, where], stderr=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
     failures = [text for worker in workers if (text := worker.communicate(timeout=120)[1])]
     assert not failures
-    with Catalog.open(path) as catalog:
+    with Catalog.open(where) as catalog:
         runs = catalog.runs(1000)
         assert len(runs) == 100
         assert {run.status for run in runs} == {"success"}
         assert all(len(catalog.tasks(run.run_id)) == 10 for run in runs[::10])
         assert catalog.breaker("shared").failures == 24
+
+
+def test_migrations_and_metadata_agree_here(where: str) -> None:
+    with Catalog.open(where) as catalog, catalog.database.engine.begin() as connection:
+        options = {"compare_type": True, "version_table": VERSION.name}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, METADATA) == []
+        downgrade(connection, "base")
+        upgrade(connection)
+        assert compare_metadata(context, METADATA) == []
 
 
 def test_every_record_can_be_replayed(catalog: Catalog, tmp_path: Path) -> None:
