@@ -65,7 +65,11 @@ def test_examples_run_as_shown(page: Path, tmp_path: Path) -> None:
     command = tools / "headrace"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m headrace "$@"\n')
     command.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "WHERE": f"{tools}/where",
+    }
     here = tmp_path
     for block in _blocks(page):
         if "." in block.word:
@@ -82,24 +86,18 @@ def test_examples_run_as_shown(page: Path, tmp_path: Path) -> None:
 def _console(block: Block, here: Path, environment: dict[str, str]) -> Path:
     """Runs the block's commands; returns the folder that they ended in."""
     steps = re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]
+    where = Path(environment["WHERE"])
     for step in steps:
         command, _, wanted = step.partition("\n")
-        script = f"{command}\nstatus=$?\npwd >&3\nexit $status"
-        read, write = os.pipe()
-        try:
-            done = subprocess.run(
-                ["sh", "-c", f"exec 3>&{write}\n{script}"],
-                cwd=here,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                pass_fds=(write,),
-            )
-        finally:
-            os.close(write)
-        with os.fdopen(read) as pipe:
-            here = Path(pipe.read().strip() or here)
+        done = subprocess.run(
+            ["sh", "-c", f'{command}\nstatus=$?\npwd > "$WHERE"\nexit $status'],
+            cwd=here,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        here = Path(where.read_text().strip())
         if not _same(wanted, done.stdout):
             pytest.fail(f"{block}: $ {command}\nshown:\n{wanted}\nprinted:\n{done.stdout}")
     return here
@@ -178,6 +176,30 @@ def test_architecture_lists_every_module_with_what_it_says_of_itself() -> None:
             modules[path.relative_to(src).as_posix()] = doc
     assert set(listed) == {name for name in modules if "/versions/" not in name}
     assert not [name for name, doc in modules.items() if not doc], "modules without a docstring"
+
+
+def test_every_field_of_a_definition_is_explained() -> None:
+    from headrace.spec import contract, pipeline
+    from headrace.sql.language import FUNCTIONS
+
+    pages = {
+        "pipeline.md": [pipeline.PipelineConfig, pipeline.TableSpec, pipeline.SourceSpec, pipeline.Step],
+        "contract.md": [contract.Contract, contract.Column, contract.Rule, contract.Expect],
+    }
+    for name, models in pages.items():
+        text = (ROOT / "docs" / name).read_text()
+        words = {field.alias or key for model in models for key, field in model.model_fields.items()}
+        assert not {word for word in words if not re.search(rf"\b{word}\b", text)}, name
+    listed = re.search(r"these functions: `([^`]+)`", (ROOT / "docs/contract.md").read_text())
+    assert listed
+    assert listed[1].split() == list(FUNCTIONS)
+
+
+def test_every_setting_of_files_is_explained() -> None:
+    from headrace.sources.files import Files
+
+    text = (ROOT / "docs/files.md").read_text()
+    assert not {name for name in Files.model_fields if f"`{name}`" not in text} - {"type", "name", "root"}
 
 
 def test_the_changelog_knows_this_version() -> None:
