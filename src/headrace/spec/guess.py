@@ -18,6 +18,14 @@ _PII_LOOKS = ("email", "phone", "iban", "card", "ip")
 
 
 @dataclass(frozen=True, slots=True)
+class Habits:
+    """How a file writes what could be read in two ways, as far as the other columns tell."""
+
+    day_first: bool | None = None
+    decimal_comma: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Guess:
     type: str = "text"
     formats: tuple[str, ...] = ()
@@ -39,12 +47,12 @@ class Guess:
         return self.type in ("date", "timestamp", "integer", "bigint")
 
 
-def guess(profile: ColumnProfile, name: str, day_first: bool | None) -> Guess:
-    """The narrowest type that at least 99.5% of the values fit; `day_first` is what other columns say."""
+def guess(profile: ColumnProfile, name: str, habits: Habits) -> Guess:
+    """The narrowest type that at least 99.5% of the values fit."""
     found = (
         _boolean(profile, name)
-        or _moment(profile, name, day_first)
-        or _number(profile, name)
+        or _moment(profile, name, habits.day_first)
+        or _number(profile, name, habits.decimal_comma)
         or _json(profile)
     )
     if found:
@@ -116,17 +124,28 @@ def _one_order(
     return chosen, tuple(notes)
 
 
-def _number(profile: ColumnProfile, name: str) -> Guess | None:
+def _number(profile: ColumnProfile, name: str, decimal_comma: bool) -> Guess | None:
     counts = {shape: profile.shapes.get(shape, 0) for shape in (*_PLAIN, *_GROUPED)}
     fits = sum(counts.values())
+    if counts["exponent"] <= (1 - ENOUGH) * fits:
+        # 9e+05 among whole ids is no number that was meant so: somebody's software lost its digits.
+        fits -= counts.pop("exponent")
     if not fits or profile.leading_zeros:
         return None
-    formats, notes = _number_formats(profile, counts)
+    if counts["comma"] and counts["thousands"]:
+        # Both in one column: what could be either has no value, unless one of the two is an outlier.
+        rare = min(("comma", "thousands"), key=lambda shape: counts[shape])
+        unread = rare if counts[rare] <= (1 - ENOUGH) * fits else "comma_or_thousands"
+        fits -= counts[unread]
+        counts[unread] = 0
+    formats, notes = _number_formats(profile, counts, decimal_comma)
     whole, places = profile.digits
-    only_whole = not counts["decimal"] and not counts["exponent"] and not counts["percent"] and not places
+    if "decimal_comma" in formats and counts["comma_or_thousands"]:
+        places = max(places, 3)
+    only_whole = not counts["decimal"] and not counts.get("exponent") and not counts["percent"] and not places
     if only_whole and is_code(name):
         return None
-    if counts["exponent"] or places > 12 or whole + places > 36:
+    if counts.get("exponent") or places > 12 or whole + places > 36:
         return Guess("double", formats, fits, notes=notes)
     if only_whole and not (counts["whole_decimal"] and is_amount(name)):
         if counts["whole_decimal"]:
@@ -140,16 +159,21 @@ def _number(profile: ColumnProfile, name: str) -> Guess | None:
 
 
 def _number_formats(
-    profile: ColumnProfile, counts: Mapping[str, int]
+    profile: ColumnProfile, counts: Mapping[str, int], decimal_comma: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     formats = ["currency"] if profile.shapes.get("currency") else []
     notes: tuple[str, ...] = ()
     if counts["comma"]:
         formats.append("decimal_comma")
-    elif counts["thousands"] or counts["comma_or_thousands"]:
+    if counts["thousands"]:
         formats.append("thousands")
-        if not counts["thousands"]:
-            notes = ("1,234 is read as 1234 (`thousands`); with `decimal_comma` it would be 1.234",)
+    sure = counts["comma"] or counts["thousands"]
+    if counts["comma_or_thousands"] and not sure and decimal_comma:
+        formats.append("decimal_comma")
+        notes = ("1,234 is read as 1.234, with the file's other decimal commas",)
+    elif counts["comma_or_thousands"] and not sure:
+        formats.append("thousands")
+        notes = ("1,234 is read as 1234 (`thousands`); with `decimal_comma` it would be 1.234",)
     if counts["percent"]:
         formats.append("percent")
     return tuple(formats), notes

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .guess import Guess, guess
+from .guess import Guess, Habits, guess
 from .shapes import ColumnProfile as ColumnProfile
 from .shapes import swapped
 from .words import column_names, key_rank, tells_version
@@ -34,8 +34,8 @@ def propose(
     A type is proposed if at least 99.5% of the values fit; the contract names those that do not.
     """
     names = dict(zip((p.name for p in profiles), column_names([p.name for p in profiles]), strict=True))
-    day_first = _day_first(profiles)
-    guesses = {p.name: guess(p, names[p.name], day_first) for p in profiles}
+    habits = Habits(_day_first(profiles), _decimal_comma(profiles))
+    guesses = {p.name: guess(p, names[p.name], habits) for p in profiles}
     nulls = sorted({word for g in guesses.values() for word in g.null_words})
     keys = _keys(name, profiles, names, nulls, together)
     versions = [names[p.name] for p in profiles if tells_version(names[p.name]) and guesses[p.name].ordered]
@@ -59,6 +59,11 @@ def _day_first(profiles: Sequence[ColumnProfile]) -> bool | None:
             if other != pattern and count > profile.shapes.get(other, 0):
                 votes[pattern.index("%d") < pattern.index("%m")] += 1
     return None if votes[True] == votes[False] else votes[True] > votes[False]
+
+
+def _decimal_comma(profiles: Sequence[ColumnProfile]) -> bool:
+    commas = sum(p.shapes.get("comma", 0) for p in profiles)
+    return commas > sum(p.shapes.get("thousands", 0) + p.shapes.get("decimal", 0) for p in profiles)
 
 
 def _missing(profile: ColumnProfile, nulls: Sequence[str]) -> int:

@@ -39,7 +39,7 @@ class ColumnProfile:
     words: Mapping[str, int] = field(default_factory=dict)
     """Texts that may mean "missing", such as N/A."""
     odd: Sequence[tuple[str, int]] = ()
-    """The most frequent values without any of the shapes."""
+    """The most frequent values without any of the shapes, then exponents among plain numbers."""
     top: Sequence[tuple[str, int]] = ()
     """The most frequent values."""
     looks: Mapping[str, float] = field(default_factory=dict)
