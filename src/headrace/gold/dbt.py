@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 
@@ -271,9 +271,8 @@ def _seal(shop: _Shop, pins: Pins) -> Mapping[str, int]:
     from dbt.adapters.duckdb.credentials import DuckDBCredentials
     from dbt.adapters.duckdb.environments import create
 
-    environment = create(
-        DuckDBCredentials(database=shop.database.stem, schema="main", path=str(shop.database))
-    )
+    credentials = DuckDBCredentials(database=shop.database.stem, schema="main", path=str(shop.database))
+    environment = cast(Any, create(credentials))
     handle = environment.handle()
     try:
         cursor = handle.cursor()
