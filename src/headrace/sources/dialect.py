@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from .cells import data_like, has_header, is_remark, is_total, plausible, titles
+
 SINGLE = ",\t;|^~\x01\x1f\xa7\xac:#*& "
 """Delimiters tried, best first where two are equally good."""
 _PAIRED = "|:~^#$@&"
@@ -20,31 +22,6 @@ _SAMPLE_LINES = 300
 _JUDGED_ROWS = 100
 _MAX_SPAN = 200
 """Lines that one quoted field may span in a sample; more is taken for a broken quote."""
-
-_NUMBER = (
-    r"[-+(]?\s?[$€£¥]?\s?(?:\d{1,3}(?:[ ,.'\u00a0]\d{3})+|\d+)?"
-    r"(?:[.,]\d+)?(?:[eE][-+]?\d+)?\s?[%)$€£¥]?-?"
-)
-_DATE = r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d{1,2}[- ][A-Za-z]{3,9}[- ]\d{2,4}"
-_CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?: ?[AaPp]\.?[Mm]\.?)?(?: ?Z|[-+]\d{2}:?\d{2})?"
-_DATA = re.compile(
-    rf"(?=.*\d){_NUMBER}|(?:{_DATE})(?:[T ]+{_CLOCK})?|{_CLOCK}"
-    r"|[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}|(?:\d{1,3}\.){3}\d{1,3}"
-    r"|[\w.+-]+@[\w-]+\.[\w.]+|https?://\S+|(?i:true|false)"
-)
-_NOTHING = frozenset(("", "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan", "None", "\\N", "-", "?"))
-_WORDS = re.compile(r"[^\W_]['\u2019\w .\-/()+&%*:@!?#$=<>\[\]{}\"]*")
-_YEAR = re.compile(r"(?:19|20)\d\d")
-_TOTAL = re.compile(
-    r"\W*(?:grand |sub[- ]?|sum |overall )?(?:totals?|sum|summe|gesamt(?:summe)?|insgesamt|totale|somma|suma)"
-    r"(?: general| général)?\W*",
-    re.I,
-)
-_REMARK = re.compile(
-    r"\W*\d+ (?:rows?|records?|lines?)\b.*|\W*(?:end of (?:file|report|data)|eof|end|generated|exported|"
-    r"created|source|notes?|footnote|record count|row count|trailer)\b.*|(?:#|--|\*\*|==).*",
-    re.I,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +68,8 @@ def sniff(text: str, newline: str, *, complete: bool, given: Given | None = None
     if ended:
         return _finish(lines, ended, given)
     marks = [given.delimiter] if given.delimiter else _candidates(lines)
+    if not given.delimiter:
+        marks = [mark for mark in marks if not _one_column(lines, mark)]
     best: tuple[float, Dialect] | None = None
     counted = [(mark, *_regularity(_bare(lines, _default_quote(lines, mark, given)), mark)) for mark in marks]
     likely = [entry for entry in counted if entry[1] > 1 and entry[2] >= 0.5] or counted
@@ -101,7 +80,9 @@ def sniff(text: str, newline: str, *, complete: bool, given: Given | None = None
         if len(likely) > 1:
             rows = [row for _, row in _records(lines[:_SAMPLE_LINES], found)][:_JUDGED_ROWS]
             columns, regular = _usual(rows)
-            score = regular**2 * (1 - 1 / columns if columns > 1 else 0.01) * _plausible(rows)
+            score = regular**2 * (1 - 1 / columns if columns > 1 else 0.01) * plausible(rows)
+            first = len(rows[0]) if rows else columns
+            score *= 1 if first == columns else 0.75 if first > 1 else 0.25
         else:
             score = regular**2 * (1 - 1 / columns if columns > 1 else 0.01)
         if best is None or score > best[0] * 1.0001:
@@ -140,17 +121,24 @@ def footer_lines(lines: Sequence[str], dialect: Dialect) -> int:
         cells = [cell.strip() for cell in row[0]] if row else []
         filled = [cell for cell in cells if cell]
         blank = not filled
-        lone = len(filled) == 1 and (dialect.columns > 2 or len(cells) == 1) and _REMARK.fullmatch(filled[0])
+        lone = len(filled) == 1 and (dialect.columns > 2 or len(cells) == 1) and is_remark(filled[0])
         empties = dialect.columns - len(filled)
-        total = (
-            bool(filled) and _TOTAL.fullmatch(filled[0]) and (2 * empties >= dialect.columns or not cells[0])
-        )
+        total = bool(filled) and is_total(filled[0]) and (2 * empties >= dialect.columns or not cells[0])
         if not (blank or lone or total):
             break
         first -= 1
     while first < last and not lines[first].strip(dialect.delimiter + " \t"):
         first += 1
     return len(lines) - first if first < last else 0
+
+
+def _one_column(lines: Sequence[str], mark: str) -> bool:
+    """Whether `mark` only cuts values in two: times at their colons, or numbers below a header without it."""
+    rows = [line.strip() for line in lines[:_SAMPLE_LINES] if line.strip()]
+    body = rows[1:] or rows
+    if (mark in ",;\t|" and mark in rows[0]) or not any(mark in row for row in body):
+        return False
+    return sum(data_like(row.strip('"')) for row in body) >= 0.8 * len(body)
 
 
 def _candidates(lines: Sequence[str]) -> list[str]:
@@ -257,19 +245,13 @@ def _mode(counts: Counter[int], total: int) -> tuple[int, float]:
     return columns, many / total
 
 
-def _plausible(rows: Sequence[Sequence[str]]) -> float:
-    cells = [cell.strip() for row in rows for cell in row]
-    good = sum(cell in _NOTHING or bool(_DATA.fullmatch(cell) or _WORDS.fullmatch(cell)) for cell in cells)
-    return good / len(cells) if cells else 0.0
-
-
 def _weak_choice(lines: Sequence[str]) -> str:
     """Nothing is regular: the delimiter of the first line that has one, or a table of one column."""
-    heads = [line for line in lines[:50] if line.strip()]
+    heads = [line for line in lines[:_SAMPLE_LINES] if line.strip()]
     for mark in ",;\t|":
         if heads and mark in heads[0] and sum(mark in line for line in heads) >= 0.8 * len(heads):
             return mark
-    return ","
+    return next((mark for mark in ",;\t|\x1f" if not any(mark in line for line in heads)), ",")
 
 
 def _span(lines: Sequence[str], start: int, dialect: Dialect) -> int | None:
@@ -338,10 +320,10 @@ def _finish(lines: Sequence[str], dialect: Dialect, given: Given) -> Dialect:
     columns, regular = _mode(lengths, len(records))
     first = 0
     if given.skip is None and columns > 1:
-        first = _titles(records, columns)
+        first = titles(records, columns)
     rows = [row for _, row in records[first:]]
     skip = base + (records[first][0] if first < len(records) and given.skip is None else 0)
-    named = given.header if given.header is not None else bool(rows) and _has_header(rows, columns)
+    named = given.header if given.header is not None else bool(rows) and has_header(rows, columns)
     header = tuple(rows[0]) if named and rows else None
     return Dialect(
         delimiter=dialect.delimiter,
@@ -354,45 +336,3 @@ def _finish(lines: Sequence[str], dialect: Dialect, given: Given) -> Dialect:
         header=header,
         rows=len(rows) - (header is not None),
     )
-
-
-def _titles(records: Sequence[tuple[int, Sequence[str]]], columns: int) -> int:
-    """Records before the header: titles, remarks, and rows padded with delimiters."""
-    for index, (_, row) in enumerate(records[:30]):
-        filled = [cell for cell in row if cell.strip()]
-        remark = bool(row) and row[0].lstrip().startswith("#") and len(row) != columns
-        if remark or (len(filled) <= 1 and columns > 2) or (len(row) == 1 and columns > 1):
-            continue
-        return index if all(len(row) == columns for _, row in records[index : index + 2]) else 0
-    return 0
-
-
-def _data_like(cell: str) -> bool:
-    return bool(_DATA.fullmatch(cell.strip()))
-
-
-def _has_header(rows: Sequence[Sequence[str]], columns: int) -> bool:
-    """Whether the first row names the columns: no values in it, and unlike what is below it."""
-    first = [cell.strip() for cell in rows[0]]
-    body = [row for row in rows[1 : 2 * _JUDGED_ROWS] if list(row) != list(rows[0])]
-    filled = [cell for cell in first if cell]
-    if not filled or 2 * len(filled) < len(first):
-        return False
-    values = [cell for cell in filled if _data_like(cell)]
-    if values:
-        years = all(_YEAR.fullmatch(cell) for cell in values) and len(set(values)) == len(values) > 1
-        if not (years and len(values) < len(filled)):
-            return False
-    names = [cell.casefold() for cell in filled]
-    below: list[list[str]] = [[] for _ in first]
-    for row in body:
-        for column, cell in zip(below, row, strict=False):
-            if cell.strip() not in _NOTHING:
-                column.append(cell.strip())
-    for name, column in zip(first, below, strict=True):
-        if name and not _data_like(name) and column and sum(map(_data_like, column)) >= 0.8 * len(column):
-            return True
-    if len(set(names)) < len(names):
-        return False
-    repeated = sum(name in column for name, column in zip(first, below, strict=True) if name)
-    return repeated == 0 and all(len(name) <= 80 for name in filled) and (len(first) == columns or not body)

@@ -42,11 +42,15 @@ def signature(status: os.stat_result) -> dict[str, Any]:
 def base_of(root: Path, pattern: str) -> Path:
     """The folder from which `pattern` starts to vary."""
     fixed: list[str] = []
-    for part in Path(os.path.abspath(root / pattern)).parts[:-1]:
+    for part in _whole(root, pattern).parts[:-1]:
         if _MAGIC.search(part):
             break
         fixed.append(part)
     return Path(*fixed)
+
+
+def _whole(root: Path, pattern: str) -> Path:
+    return Path(os.path.normpath(root.absolute() / pattern))
 
 
 def listed(root: Path, pattern: str, ignore: Sequence[str], *, follow_links: bool) -> Iterator[Entry]:
@@ -56,14 +60,15 @@ def listed(root: Path, pattern: str, ignore: Sequence[str], *, follow_links: boo
     file that lies elsewhere is yielded as one that `escapes`.
     """
     within = not Path(pattern).is_absolute()
-    whole = os.path.abspath(root / pattern)
+    root = _whole(root, "")
+    whole = _whole(root, pattern)
     if not _MAGIC.search(pattern):
-        if Path(whole).is_dir():
-            whole += "/**/*"
+        if whole.is_dir():
+            whole = whole / "**" / "*"
         else:
             ignore = ()
-    base = base_of(root, whole)
-    rest = Path(whole).relative_to(base).parts
+    base = base_of(root, str(whole))
+    rest = whole.relative_to(base).parts
     matches = re.compile(_expression(rest)).fullmatch
     deep = None if "**" in rest else len(rest)
     real = base.resolve(strict=True)
