@@ -12,6 +12,7 @@ def is_plain(form: Mapping[str, Any]) -> bool:
         str(form.get("encoding") or "utf-8") in ("utf-8", "utf-8-sig")
         and not form.get("nul")
         and not form.get("row_end")
+        and not form.get("mixed_newlines")
         and form.get("compression") != "zip"
         and len(str(form.get("delimiter") or ",").encode()) <= 4
     )

@@ -6,6 +6,7 @@ import gzip
 import io
 import itertools
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -13,6 +14,8 @@ from typing import Any, BinaryIO, cast
 from headrace.errors import MissingExtra
 
 BLOCK = 1 << 20
+BROKEN = (OSError, EOFError, ValueError, zlib.error)
+"""What reading `open_plain` raises where the file itself is broken."""
 
 
 def open_plain(path: Path, compression: str | None) -> BinaryIO:
@@ -37,9 +40,29 @@ def _open_zstd(path: Path) -> BinaryIO:
             hint="pip install 'headrace[formats]'",
             where=str(path),
         ) from error
-    raw = path.open("rb")
-    reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=True)
-    return cast(BinaryIO, io.BufferedReader(cast(Any, reader), BLOCK))
+
+    class Reader(io.RawIOBase):
+        def __init__(self) -> None:
+            self.file = path.open("rb")
+            self.stream = zstandard.ZstdDecompressor().stream_reader(self.file, read_across_frames=True)
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            try:
+                data = self.stream.read(len(buffer))
+            except zstandard.ZstdError as error:
+                raise OSError(str(error)) from error
+            buffer[: len(data)] = data
+            return len(data)
+
+        def close(self) -> None:
+            self.file.close()
+            super().close()
+
+    return io.BufferedReader(Reader(), BLOCK)
+
 
 
 def _open_zip(path: Path) -> BinaryIO:

@@ -18,6 +18,7 @@ from headrace.core import RawInput
 from headrace.spec.contract import Drift
 
 from .stage_csv import dialect, stage_csv
+from .stage_json import stage_json, stage_jsonl
 from .stage_parts import Stage, StagedFile, Wanted, ident
 
 UNION = 12  # so many parts make a view; more are copied into one table
@@ -86,7 +87,11 @@ def _unknown(run: Stage, files: Sequence[StagedFile]) -> None:
         run.reject(file, [(1, reason, "file.unreadable")])
 
 
-_READERS: Mapping[str, Reader] = {"csv": stage_csv}
+def _nothing(run: Stage, files: Sequence[StagedFile]) -> None:
+    """A file without bytes has no records."""
+
+
+_READERS: Mapping[str, Reader] = {"csv": stage_csv, "jsonl": stage_jsonl, "json": stage_json, "empty": _nothing}
 
 
 def _clear(con: duckdb.DuckDBPyConnection, into: str) -> None:

@@ -18,61 +18,13 @@ import duckdb
 from .normalise import is_plain
 from .raw import as_text, raw_lines
 from .stage_header import Header, resolve
-from .stage_lines import LineMap, place, scan
+from .stage_lines import LineMap, line_at, place, scan
+from .stage_read import RULES, UNQUOTED, CUT, Broken, Reading, load, options
 from .stage_parts import Part, Stage, StagedFile, ident, text
 from .stage_repair import blank_out
 from .stage_slow import read_slowly
 
-NEVER = "\ufdd0headrace\ufdd1"  # nothing is NULL: an empty field is '' and stays ''
-UNQUOTED = "UNQUOTED VALUE"
-RULES = {
-    "TOO MANY COLUMNS": "csv.too_many_columns",
-    "MISSING COLUMNS": "csv.missing_columns",
-    UNQUOTED: "csv.unterminated_quote",
-    "INVALID ENCODING": "csv.encoding",
-    "LINE SIZE OVER MAXIMUM": "csv.line_too_long",
-}
-# Said where it can be, or a quoted \r is taken for the line end; DuckDB 2.0 misreads an explicit \r\n.
-NEWLINES = {"\n": r"'\n'", "\r": r"'\r'"}
-CUT = 9_000  # a rejected line is reported up to 10,000 characters: a longer one may have swallowed anything
-LONG_LINE = 64 << 20
 PASSES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A record that DuckDB refused: its line as DuckDB counts, byte offsets of the record and of the fault."""
-
-    line: int
-    start: int
-    fault: int
-    kind: str
-    raw: str
-
-    @property
-    def swallows(self) -> bool:
-        return self.kind == "LINE SIZE OVER MAXIMUM" or (
-            self.kind == UNQUOTED and (len(self.raw) >= CUT or "\n" in self.raw.strip("\n") or "\r" in self.raw)
-        )
-
-
-@dataclass(slots=True)
-class Reading:
-    """One file as it is being read: the bytes that DuckDB sees, and what it said about them."""
-
-    file: StagedFile
-    path: Path
-    form: Mapping[str, Any]
-    blanked: Sequence[int] = ()
-    """Lines that a repair took out: their quote was never closed."""
-    first: int = 0
-    """The rowid of its first row."""
-    rows: int = 0
-    broken: list[Broken] = field(default_factory=list)
-
-    @property
-    def plain(self) -> bool:
-        return self.path == self.file.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +36,7 @@ class Account:
     total: int
 
     def line(self, ordinal: int) -> int:
-        start, line = self.segments[bisect_right(self.segments, (ordinal, 1 << 62)) - 1]
-        return line + ordinal - start
+        return line_at(self.segments, ordinal)
 
 
 def dialect(form: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -114,7 +65,9 @@ def stage_csv(stage: Stage, files: Sequence[StagedFile]) -> None:
 def _read(stage: Stage, group: list[Reading], header: Header, attempt: int) -> None:
     part = Part(stage.table("csv"), [r.file for r in group], delta=[0] * len(group))
     try:
-        _load(stage, part, group, header, long=attempt > 0)
+        select = [f"{e} AS x{i}" for i, e in enumerate(header.expressions)]
+        select += ["filename AS _f"] if len(group) > 1 else []
+        load(stage, part, group, f"SELECT {', '.join(select)} FROM {{source}}", options(group[0].form, header.width, long=attempt > 0))
     except (duckdb.Error, UnicodeDecodeError) as error:
         stage.drop(part)
         if len(group) == 1:
@@ -128,62 +81,6 @@ def _read(stage: Stage, group: list[Reading], header: Header, attempt: int) -> N
             _read(stage, half, header, attempt)
         return
     _finish(stage, part, group, header, attempt)
-
-
-def options(form: Mapping[str, Any], width: int, long: bool = False) -> str:
-    """The dialect as arguments of `read_csv`: nothing is detected, all columns are text."""
-    columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(width))
-    quote = str(form.get("quote") or "")
-    escape = str(form.get("escape") or quote) if quote else ""
-    parts = [
-        "auto_detect=false",
-        f"columns={{{columns}}}",
-        f"header={'false' if form.get('header') is None else 'true'}",
-        f"skip={int(form.get('skip') or 0)}",
-        f"delim={text(str(form.get('delimiter') or ','))}",
-        f"quote={text(quote)}",
-        f"escape={text(escape)}",
-        f"nullstr={text(NEVER)}",
-        "strict_mode=true",
-        f"compression={text(str(form.get('compression') or 'none'))}",
-    ]
-    if form.get("newline") in NEWLINES:
-        parts.append(f"new_line={NEWLINES[form['newline']]}")
-    if long:
-        parts += [f"max_line_size={LONG_LINE}", "parallel=false"]
-    return ", ".join(parts)
-
-
-def _load(stage: Stage, part: Part, group: list[Reading], header: Header, long: bool) -> None:
-    """Reads the group into the part's table; notes per file its rows, first rowid and rejected records."""
-    con, errors, scans = stage.con, stage.table("errors"), stage.table("scans")
-    several = len(group) > 1
-    select = [f"{e} AS x{i}" for i, e in enumerate(header.expressions)] + (["filename AS _f"] if several else [])
-    opts = options(group[0].form, header.width, long) + (", filename=true" if several else "")
-    con.execute(
-        f"CREATE TEMP TABLE {ident(part.table)} AS SELECT {', '.join(select)} FROM read_csv(?, {opts}, "
-        f"store_rejects=true, rejects_table={text(errors)}, rejects_scan={text(scans)})",
-        [[str(r.path) for r in group]],
-    )
-    by_path = {str(r.path): r for r in group}
-    if several:
-        counted = f"SELECT _f, min(rowid), count(*) FROM {ident(part.table)} GROUP BY _f"
-        for path, first, rows in con.execute(counted).fetchall():
-            by_path[path].first, by_path[path].rows = first, rows
-    else:
-        counted = f"SELECT count(*) FROM {ident(part.table)}"
-        group[0].rows = con.execute(counted).fetchall()[0][0]
-    refused = con.execute(
-        "SELECT s.file_path, any_value(e.line), e.line_byte_position - 1, min(e.byte_position) - 1, "
-        "list(e.error_type::VARCHAR ORDER BY e.byte_position), any_value(e.csv_line) "
-        f"FROM {ident(errors)} e JOIN {ident(scans)} s USING (scan_id, file_id) "
-        "GROUP BY s.file_path, e.line_byte_position ORDER BY 1, 3"
-    ).fetchall()
-    for path, line, start, fault, kinds, raw in refused:
-        kind = UNQUOTED if UNQUOTED in kinds else kinds[0]
-        by_path[path].broken.append(Broken(line, start, fault, kind, raw or ""))
-    con.execute(f"DROP TABLE {ident(errors)}")
-    con.execute(f"DROP TABLE {ident(scans)}")
 
 
 def _finish(stage: Stage, part: Part, group: list[Reading], header: Header, attempt: int) -> None:
@@ -204,17 +101,12 @@ def _finish(stage: Stage, part: Part, group: list[Reading], header: Header, atte
             if reading.rows:
                 part.gone.append((reading.first, reading.first + reading.rows - 1))
             continue
-        part.delta[index] = account.segments[0][1] - reading.first
-        _shift(part, reading, account)
+        part.locate(index, reading.first, reading.rows, account.segments)
         no_data = _no_data(reading, header, account, copies.get(index, []))
         part.gone += [(reading.first + o, reading.first + o) for o, _ in no_data]
         numbers[index] = reading.rows - len(no_data)
         _reject(stage, reading, [*account.rejects, *((account.line(o), header.lines, rule) for o, rule in no_data)])
-    part.shifts = _settled(part.shifts)
-    if any(numbers):
-        stage.add(part, numbers)
-    else:
-        stage.drop(part)
+    stage.add(part, numbers)
     for index, reading in enumerate(group):
         if accounts[index] is None:
             _otherwise(stage, reading, header, attempt)
@@ -295,21 +187,6 @@ def _longer(
     for name in (table, errors, scans):
         stage.con.execute(f"DROP TABLE {ident(name)}")
     return result
-
-
-def _shift(part: Part, reading: Reading, account: Account) -> None:
-    base = account.segments[0][1]
-    moved = [(reading.first + o, line - o - base) for o, line in account.segments[1:] if o < reading.rows]
-    if moved:
-        part.shifts += [*moved, (reading.first + reading.rows, 0)]
-
-
-def _settled(shifts: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """In order of rowid; where one file ends and the next begins with a shift, the latter counts."""
-    latest: dict[int, int] = {}
-    for row, lines in sorted(shifts, key=lambda s: (s[0], s[1] != 0)):
-        latest[row] = lines
-    return sorted(latest.items())
 
 
 def _repeated_headers(

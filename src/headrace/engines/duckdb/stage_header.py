@@ -22,20 +22,22 @@ class Header:
 
     @property
     def expressions(self) -> list[str]:
-        return ["NULL::VARCHAR" if f is None else f"c{f}" for f in self.fields]
+        there = "c{}" if self.width > 1 else "coalesce(c{}, '')"
+        return ["NULL::VARCHAR" if f is None else there.format(f) for f in self.fields]
 
 
 def resolve(wanted: Wanted, form: Mapping[str, Any]) -> Header | None:
     """Finds each staged column's field: first accepted name wins, case as the contract says.
 
-    Without a header line fields are called `column1`, `column2`, …; if no column asks for such a name and
+    Without a header line fields have the names that the source gives, or are called `column1`, `column2`, …; if no column asks for such a name and
     there are as many fields as columns, they are taken in the contract's order. None if nothing is known.
     """
     header: Sequence[str] | None = form.get("header")
     width = len(header) if header is not None else int(form.get("columns") or 0)
     if not width:
         return None
-    names = [str(n) for n in header] if header is not None else [f"column{i + 1}" for i in range(width)]
+    given = form.get("names") or [f"column{i + 1}" for i in range(width)]
+    names = [str(n) for n in (header if header is not None else given)]
     found = match(wanted, names)
     if header is None and all(f is None for f in found) and len(wanted.columns) == width:
         found = [*range(width), *([None] * (len(wanted.names) - width))]

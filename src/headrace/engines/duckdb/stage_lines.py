@@ -103,3 +103,13 @@ def place(
             segments.pop()
         segments.append((ordinal, line))
     return segments if line + rows - ordinal == total + 1 else None
+
+
+def line_at(segments: Sequence[tuple[int, int]], ordinal: int) -> int:
+    """The line on which the record begins, by the segments of `place`.
+
+    >>> line_at([(0, 2), (1, 4), (2, 6)], 2)
+    6
+    """
+    start, line = segments[bisect_right(segments, ordinal, key=lambda s: s[0]) - 1]
+    return line + ordinal - start

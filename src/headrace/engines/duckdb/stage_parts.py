@@ -61,15 +61,27 @@ class Part:
     """A table of staged rows: data columns x0, x1, … in the order of `Wanted.names`, `_f` if several files.
 
     `delta` gives per file what to add to `rowid` for the line; `shifts` are (rowid from, lines more);
-    `gone` are inclusive rowid ranges that are no data. With `lines`, the table has `_l` itself.
+    each file ends its own. `gone` are inclusive rowid ranges that are no data. With `lines`, the table has `_l` itself.
     """
 
     table: str
     files: Sequence[StagedFile]
-    delta: Sequence[int] = ()
+    delta: list[int] = field(default_factory=list)
     shifts: list[tuple[int, int]] = field(default_factory=list)
     gone: list[tuple[int, int]] = field(default_factory=list)
     lines: bool = False
+
+    def locate(self, index: int, first: int, rows: int, segments: Sequence[tuple[int, int]]) -> None:
+        """Says where the rows of a file, from rowid `first` on, begin: (ordinal from, line) each."""
+        base = segments[0][1]
+        self.delta[index] = base - first
+        moved = [(first + ordinal, line - ordinal - base) for ordinal, line in segments[1:] if ordinal < rows]
+        if moved:
+            self.shifts += [*moved, (first + rows, 0)]
+
+    def drop_rows(self, first: int, rows: int) -> None:
+        if rows:
+            self.gone.append((first, first + rows - 1))
 
 
 def ident(name: str) -> str:
@@ -131,6 +143,11 @@ class Stage:
         """Takes a finished part; `rows` are its rows per file, those in `gone` not counted."""
         for file, number in zip(part.files, rows, strict=True):
             self.count(file, number)
+        if not any(rows):
+            self.drop(part)
+            return
+        # Where one file ends and the next begins with a shift of its own, that one counts.
+        part.shifts = sorted(dict(sorted(part.shifts, key=lambda s: (s[0], s[1] != 0))).items())
         self.parts.append(part)
 
     def select(self, part: Part) -> str:
@@ -150,7 +167,7 @@ class Stage:
         if not part.lines:
             line = f"s.rowid + {delta}"
             if part.shifts and len(part.shifts) <= TREE:
-                line += f" + {_tree(sorted(part.shifts))}"
+                line += f" + {_tree(part.shifts)}"
             elif part.shifts:
                 source += f" JOIN {ident(self._shift_table(part))} h ON h.row = s.rowid"
                 line += " + h.shift"
@@ -178,7 +195,7 @@ class Stage:
 
     def _shift_table(self, part: Part) -> str:
         name, edges = self.table("shifts"), self.table("edges")
-        shifts = sorted(part.shifts)
+        shifts = part.shifts
         starts = [0, *(s for s, _ in shifts)]
         ends = [*(s for s, _ in shifts), (1 << 62)]
         self.con.execute(

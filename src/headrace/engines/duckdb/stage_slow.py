@@ -9,19 +9,21 @@ from __future__ import annotations
 import csv
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .raw import as_text, line_end, lines, open_plain
+from .raw import BROKEN, as_text, line_end, lines, open_plain
 from .stage_header import Header
 from .stage_parts import Part, Stage, StagedFile, ident, text
 
 SPAN_LINES, SPAN_BYTES = 2_000, 4 << 20  # a quoted field does not reach further
 OPEN = "open"
+UNREADABLE = "file.unreadable"
+NEVER = "\ufdd0headrace\ufdd1"
 Split = Callable[[str], tuple[list[str] | None, str | None]]
 
 
@@ -180,44 +182,56 @@ def _splitter(form: Mapping[str, Any]) -> Split:
     return split
 
 
+class Numbered:
+    """Rows of one file that were read in Python: written to scratch with their line, then staged as a part."""
+
+    def __init__(self, stage: Stage, file: StagedFile) -> None:
+        self.stage, self.file = stage, file
+        self.rows = self.longest = 0
+        self._path = stage.path("rows.csv")
+        self._out = self._path.open("w", encoding="utf-8", newline="", errors="backslashreplace")
+        self._write = csv.writer(self._out, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow
+
+    def add(self, line: int, values: Sequence[str | None]) -> None:
+        self._write([line, *(NEVER if v is None else v for v in values)])
+        self.rows += 1
+        self.longest = max(self.longest, sum(len(v) for v in values if v is not None))
+
+    def finish(self) -> None:
+        """Stages what was added; the scratch file is gone afterwards."""
+        self._out.close()
+        if self.rows:
+            part = Part(self.stage.table("rows"), [self.file], lines=True)
+            self._load(part, len(self.stage.wanted.names))
+            self.stage.add(part, [self.rows])
+        self._path.unlink()
+
+    def _load(self, part: Part, width: int) -> None:
+        columns = ", ".join(["'l': 'BIGINT'", *(f"'x{i}': 'VARCHAR'" for i in range(width))])
+        size = max(2_000_000, 8 * self.longest + 100_000)
+        self.stage.con.execute(
+            f"CREATE TEMP TABLE {ident(part.table)} AS SELECT * EXCLUDE (l), l AS _l FROM read_csv(?, "
+            f"auto_detect=false, columns={{{columns}}}, header=false, delim=',', quote='\"', escape='\"', "
+            f"nullstr={text(NEVER)}, new_line='\\n', max_line_size={size})",
+            [str(self._path)],
+        )
+
+
 def read_slowly(stage: Stage, file: StagedFile, header: Header, reason: str = "") -> None:
     """Stages one file by `records`; what follows a break in the file itself is one `file.unreadable` reject."""
-    scratch = stage.path("slow.csv")
-    rows, longest, following = 0, 0, 1
-    with scratch.open("w", encoding="utf-8", newline="", errors="surrogatepass") as out:
-        write = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow
-        try:
-            for record in records(file.path, file.form, header.width):
-                values, rule = record.values, record.rule or header.refused
-                if values is not None and rule is None and values == header.names:
-                    rule = "csv.repeated_header"
-                if values is None or rule is not None:
-                    raw = as_text(record.raw, file.encoding)
-                    stage.reject(file, [(record.line, raw, rule or "file.unreadable")])
-                else:
-                    write([record.line, *("" if f is None else values[f] for f in header.fields)])
-                    rows += 1
-                    longest = max(longest, len(record.raw))
-                following = record.line + record.lines
-        except (OSError, EOFError, ValueError) as error:
-            stage.reject(file, [(following, f"{error or type(error).__name__} {reason}".strip(), "file.unreadable")])
-    if rows:
-        part = Part(stage.table("slow"), [file], lines=True)
-        load_numbered(stage, part, scratch, header, longest)
-        stage.add(part, [rows])
-    scratch.unlink()
-
-
-def load_numbered(stage: Stage, part: Part, scratch: Path, header: Header, longest: int) -> None:
-    """Loads our own scratch CSV: the line, then the staged fields, everything quoted."""
-    count = len(header.fields)
-    columns = ", ".join(["'l': 'BIGINT'", *(f"'c{i}': 'VARCHAR'" for i in range(count))])
-    select = [("NULL::VARCHAR" if f is None else f"c{i}") + f" AS x{i}" for i, f in enumerate(header.fields)]
-    size = max(2_000_000, 8 * longest + 100_000)
-    never = "\ufdd0headrace\ufdd1"
-    stage.con.execute(
-        f"CREATE TEMP TABLE {ident(part.table)} AS SELECT {', '.join([*select, 'l AS _l'])} FROM read_csv(?, "
-        f"auto_detect=false, columns={{{columns}}}, header=false, delim=',', quote='\"', escape='\"', "
-        f"nullstr={text(never)}, new_line='\\n', max_line_size={size})",
-        [str(scratch)],
-    )
+    rows = Numbered(stage, file)
+    following = 1
+    try:
+        for record in records(file.path, file.form, header.width):
+            values, rule = record.values, record.rule or header.refused
+            if values is not None and rule is None and values == header.names:
+                rule = "csv.repeated_header"
+            if values is None or rule is not None:
+                raw = as_text(record.raw, file.encoding)
+                stage.reject(file, [(record.line, raw, rule or "csv.malformed")])
+            else:
+                rows.add(record.line, [None if f is None else values[f] for f in header.fields])
+            following = record.line + record.lines
+    except BROKEN as error:
+        stage.reject(file, [(following, f"{error or type(error).__name__} {reason}".strip(), UNREADABLE)])
+    rows.finish()

@@ -1,0 +1,99 @@
+"""The SQL that takes paths out of JSON texts, each value as it stands in the source, or flags the record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .stage_parts import text
+from .stage_strict import Path, Paths
+
+GOOD, JUDGE, BLANK = 0, 1, 2
+_SIMPLE = re.compile(r"[^\"\\\x00-\x1f]+")
+_LENIENT = r",\s*[\]}]|[:\[,]\s*-?(?i:nan|inf)"  # what DuckDB takes and RFC 8259 does not
+_SPACE = "chr(32) || chr(9) || chr(10) || chr(13)"
+
+
+def pointer(path: Path) -> str:
+    """RFC 6901, so that a key may hold any character.
+
+    >>> pointer(("a", "b/c"))
+    '/a/b~1c'
+    """
+    return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in path)
+
+
+def extraction(paths: Paths, json: str, several: bool, keys: Sequence[str] = ()) -> str:
+    """Selects x0, x1, … , `k` (GOOD, JUDGE, BLANK) and `j`, the text where it is to be judged, from `{source}`.
+
+    `json` is the text's expression over the source; `keys` is what most records have, in order.
+    """
+    every, parents = paths.all, paths.parents
+    f = ", _f" if several else ""
+    pointers = ", ".join(text(pointer(p)) for p in every)
+    inner = f"SELECT {json} AS j{', filename AS _f' if several else ''} FROM {{source}}"
+    read = f"try(json_keys(j)) AS k, try(json_extract_string(j, [{pointers}])) AS v"
+    if parents:
+        read += f", try(json_keys(j, [{', '.join(text(pointer(p)) for p in parents)}])) AS kk"
+    inner = f"SELECT j, {read}{f} FROM ({inner})"
+    values = ", ".join(f"v[{i + 1}] AS s{i}" for i in range(len(every)))
+    inner = f"SELECT *, {values} FROM ({inner})"
+    exact = ", ".join(f"{_exact(f's{i}', path[-1])} AS e{i}" for i, path in enumerate(every))
+    inner = f"SELECT *, {exact} FROM ({inner})"
+    place = {path: i for i, path in enumerate(every)}
+    columns = [[f"e{place[p]}" for p in column] for column in paths.columns]
+    selected = ", ".join(f"coalesce({', '.join(c)}) AS x{i}" for i, c in enumerate(columns))
+    kind = f"CASE WHEN trim(j, {_SPACE}) = '' THEN {BLANK} WHEN {_doubt(paths, keys)} THEN {JUDGE} ELSE {GOOD} END"
+    inner = f"SELECT {selected}, ({kind})::TINYINT AS kind, j{f} FROM ({inner})"
+    return f"SELECT * EXCLUDE (kind, j), kind AS k, CASE WHEN kind = {JUDGE} THEN j END AS j FROM ({inner})"
+
+
+def _doubt(paths: Paths, keys: Sequence[str]) -> str:
+    usual = f"k <> [{', '.join(map(text, keys))}] AND " if keys else ""
+    doubts = [
+        "k IS NULL OR v IS NULL",
+        f"NOT (ascii(j) = 123 OR starts_with(ltrim(j, {_SPACE}), '{{'))",
+        f"({usual}list_unique(k) <> len(k))",
+        f"regexp_matches(j, {text(_LENIENT)})",
+        *(f"coalesce(list_unique(kk[{i + 1}]) <> len(kk[{i + 1}]), false)" for i in range(len(paths.parents))),
+        *(f"(s{i} IS NOT NULL AND e{i} IS NULL)" for i in range(len(paths.all))),
+    ]
+    if paths.refuse_new:
+        doubts.append(f"NOT list_has_all([{', '.join(map(text, paths.roots))}], k)")
+    if paths.refuse_missing:
+        place = {path: i for i, path in enumerate(paths.all)}
+        for column in paths.columns[: paths.contract]:
+            doubts.append("(" + " AND ".join(f"s{place[p]} IS NULL" for p in column) + ")")
+    return " OR ".join(doubts)
+
+
+def _exact(s: str, key: str) -> str:
+    """`s`, or what stands in the source for it if it is a number that went through a double; NULL in doubt."""
+    number = (
+        f"ascii({s}) < 58 AND (contains({s}, '.') OR contains({s}, 'e')) AND try_cast({s} AS DOUBLE) IS NOT NULL"
+    )
+    container = rf"ascii({s}) IN (91, 123) AND regexp_matches({s}, '[0-9][.eE]')"
+    inner = (
+        f"CASE WHEN contains(j, {s}) OR contains(regexp_replace(j, '\\s', '', 'g'), regexp_replace({s}, '\\s', '', 'g'))"
+        f" THEN {s} END"
+    )
+    return f"CASE WHEN {number} THEN {_number(s, key)} WHEN {container} THEN {inner} ELSE {s} END"
+
+
+def _number(s: str, key: str) -> str:
+    as_string = f"contains(j, '\"' || {s} || '\"')"
+    if not _SIMPLE.fullmatch(key) or key.isdigit():
+        return f"CASE WHEN {as_string} THEN {s} END"
+    # A quoted key after one of these characters and before a colon and a number is a member's key: inside a
+    # string its quotes would be escaped, and an escaped quote has a backslash before it.
+    quoted = text(f'"{key}"')
+    pattern = text(rf'[{{,\s]"{re.escape(key)}"\s*:\s*(-?[0-9][0-9.eE+\-]*)')
+    first = f"regexp_extract(j, {pattern}, 1)"
+    equal = f"try_cast({{}} AS DOUBLE) = try_cast({s} AS DOUBLE)"
+    every = f"list_distinct(list_filter(regexp_extract_all(j, {pattern}, 1), lambda t: {equal.format('t')}))"
+    twice = f"contains(substr(j, strpos(j, {quoted}) + {len(key) + 2}), {quoted})"
+    return (
+        f"CASE WHEN {twice} THEN CASE WHEN NOT {as_string} AND len({every}) = 1 THEN {every}[1] END "
+        f"WHEN {first} <> '' THEN CASE WHEN {equal.format(first)} THEN {first} END "
+        f"WHEN {as_string} THEN {s} END"
+    )

@@ -1,0 +1,225 @@
+"""JSON, one object per line or many in a document: every value becomes the text that stands in the source.
+
+DuckDB extracts; it reads numbers as doubles, so a number with a fraction or exponent is taken from the source
+text instead. What that cannot settle beyond doubt, and whatever is not plainly valid, is judged by
+`stage_strict`, record by record.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, BinaryIO
+
+import duckdb
+
+from .normalise import is_plain
+from .raw import BLOCK, BROKEN, as_text, line_end, lines, open_plain, raw_lines
+from .stage_extract import GOOD, extraction
+from .stage_header import fold
+from .stage_lines import line_at, place
+from .stage_parts import Part, Stage, StagedFile, Wanted, ident, text
+from .stage_read import LINES, Reading, load
+from .stage_slow import UNREADABLE, Numbered, decoded
+from .stage_strict import MALFORMED, Broken, Path, Paths, Text, documents, judge
+
+ARRAY_FROM = 1 << 20  # a smaller document is not worth a second reader
+OBJECT = 64 << 20  # bytes of one element of an array
+KEPT = 1 << 20  # characters of what follows a break in a document that its reject keeps
+
+
+def paths(wanted: Wanted, forms: Iterable[Mapping[str, Any]]) -> Paths:
+    """Per staged column the paths to try, in order; a top-level key matches in the case the contract says."""
+    known = list(dict.fromkeys(str(key) for form in forms for key in form.get("keys") or ()))
+
+    def variants(name: str) -> Iterator[Path]:
+        if "." in name and name in known:
+            yield (name,)
+        head, *rest = name.split(".")
+        yield (head, *rest)
+        if wanted.case == "ignore":
+            yield from ((key,) for key in known if "." in name and fold(key) == fold(name))
+            yield from ((key, *rest) for key in known if fold(key) == fold(head))
+
+    columns = [
+        list(dict.fromkeys(v for name in (accepted or [column]) for v in variants(name)))
+        for column, accepted in wanted.columns.items()
+    ]
+    columns += [[(name,)] for name in wanted.names if name not in wanted.columns]
+    return Paths(columns, len(wanted.columns), wanted.on_new == "quarantine", wanted.on_missing == "quarantine")
+
+
+def stage_jsonl(stage: Stage, files: Sequence[StagedFile]) -> None:
+    """Stages files of one object per line; blank lines are no records."""
+    wanted = paths(stage.wanted, (f.form for f in files))
+    groups: dict[tuple[Any, ...], list[Reading]] = {}
+    for file in files:
+        if is_plain(file.form):
+            reading = Reading(file, file.path, file.form)
+            groups.setdefault((file.form.get("compression"),), []).append(reading)
+        else:
+            _judge_lines(stage, file, wanted)
+    for group in groups.values():
+        _read_lines(stage, group, wanted)
+
+
+def stage_json(stage: Stage, files: Sequence[StagedFile]) -> None:
+    """Stages documents: an array of objects, one object, or one that holds the records under one key."""
+    wanted = paths(stage.wanted, (f.form for f in files))
+    for file in files:
+        plain = is_plain(file.form) and file.form.get("compression") is None and not file.form.get("records")
+        if not (plain and file.landed.bytes >= ARRAY_FROM and _read_array(stage, file, wanted)):
+            _judge_document(stage, file, wanted)
+
+
+def _read_lines(stage: Stage, group: list[Reading], wanted: Paths) -> None:
+    part = Part(stage.table("json"), [r.file for r in group], delta=[0] * len(group))
+    options = f"{LINES}, compression={text(str(group[0].form.get('compression') or 'none'))}"
+    query = extraction(wanted, "coalesce(c0, '')", len(group) > 1, group[0].form.get("keys") or ())
+    try:
+        load(stage, part, group, query, options)
+    except (duckdb.Error, UnicodeDecodeError):
+        stage.drop(part)
+        if len(group) == 1:
+            _judge_lines(stage, group[0].file, wanted)
+            return
+        for half in (group[: len(group) // 2], group[len(group) // 2 :]):
+            _read_lines(stage, [Reading(r.file, r.path, r.form) for r in half], wanted)
+        return
+    doubtful = _doubtful(stage, part, group)
+    numbers, by_hand = [0] * len(group), []
+    for index, reading in enumerate(group):
+        # Blank lines are rows here, so a row or refused line is one line each; else the file is read by hand.
+        total = int(reading.form.get("lines") or reading.rows + len(reading.broken))
+        segments = place(1, total, reading.rows, [(b.line, 1) for b in reading.broken], (), ())
+        if segments is None:
+            by_hand.append(reading)
+            part.drop_rows(reading.first, reading.rows)
+            continue
+        part.locate(index, reading.first, reading.rows, segments)
+        gone = doubtful.get(index, [])
+        for row, _ in gone:
+            part.drop_rows(row, 1)
+        numbers[index] = reading.rows - len(gone)
+        again = [(line_at(segments, row - reading.first), j) for row, j in gone if j is not None]
+        _judge(stage, reading.file, again, wanted)
+        refused = raw_lines(reading.path, reading.form, [(b.line, 1) for b in reading.broken])
+        _judge_bytes(stage, reading.file, zip((b.line for b in reading.broken), refused, strict=True), wanted)
+    stage.add(part, numbers)
+    for reading in by_hand:
+        _judge_lines(stage, reading.file, wanted)
+
+
+def _doubtful(stage: Stage, part: Part, group: Sequence[Reading]) -> Mapping[int, list[tuple[int, str | None]]]:
+    """Per place in the group, (rowid, text) of the rows to judge; the text is None for blank lines."""
+    order = sorted(range(len(group)), key=lambda i: group[i].first)
+    starts = [group[i].first for i in order]
+    found: dict[int, list[tuple[int, str | None]]] = {}
+    query = f"SELECT rowid, j FROM {ident(part.table)} WHERE k <> {GOOD} ORDER BY rowid"
+    for row, j in stage.con.execute(query).fetchall():
+        found.setdefault(order[bisect_right(starts, row) - 1], []).append((row, j))
+    return found
+
+
+def _judge(stage: Stage, file: StagedFile, records: Iterable[tuple[int, str]], wanted: Paths) -> None:
+    rows = Numbered(stage, file)
+    for line, source in records:
+        values, rule = judge(source, wanted)
+        if values is None:
+            stage.reject(file, [(line, source.replace("\0", "\\x00"), rule or MALFORMED)])
+        else:
+            rows.add(line, values)
+    rows.finish()
+
+
+def _judge_bytes(stage: Stage, file: StagedFile, records: Iterable[tuple[int, bytes]], wanted: Paths) -> None:
+    def texts() -> Iterator[tuple[int, str]]:
+        for line, raw in records:
+            try:
+                source = decoded(raw, file.encoding)
+            except UnicodeDecodeError:
+                stage.reject(file, [(line, as_text(raw, file.encoding), "json.encoding")])
+                continue
+            if source.strip(" \t\r\n"):
+                yield line, source
+
+    _judge(stage, file, texts(), wanted)
+
+
+def _judge_lines(stage: Stage, file: StagedFile, wanted: Paths) -> None:
+    """Every line by hand; if the file itself breaks off, that is one more reject after the good lines."""
+    following, end = 1, line_end(file.form)
+
+    def numbered(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+        nonlocal following
+        try:
+            for line, raw in enumerate(lines(stream, end), 1):
+                following = line + 1
+                yield line, raw.removesuffix(end)
+        except BROKEN as error:
+            stage.reject(file, [(following, str(error) or type(error).__name__, UNREADABLE)])
+
+    try:
+        with closing(open_plain(file.path, file.form.get("compression"))) as stream:
+            _judge_bytes(stage, file, numbered(stream), wanted)
+    except BROKEN as error:
+        stage.reject(file, [(following, str(error) or type(error).__name__, UNREADABLE)])
+
+
+def _read_array(stage: Stage, file: StagedFile, wanted: Paths) -> bool:
+    """Whether DuckDB could read the document as an array; if not, nothing was staged."""
+    part = Part(stage.table("json"), [file], delta=[1])
+    source = f"read_json_objects({text(str(file.path))}, format='array', maximum_object_size={OBJECT})"
+    query = extraction(wanted, "json::VARCHAR", False, file.form.get("keys") or ()).replace("{source}", source)
+    try:
+        stage.con.execute(f"CREATE TEMP TABLE {ident(part.table)} AS {query}")
+    except (duckdb.Error, UnicodeDecodeError):
+        stage.drop(part)
+        return False
+    reading = Reading(file, file.path, file.form)
+    reading.rows = stage.con.execute(f"SELECT count(*) FROM {ident(part.table)}").fetchall()[0][0]
+    gone = _doubtful(stage, part, [reading]).get(0, [])
+    for row, _ in gone:
+        part.drop_rows(row, 1)
+    _judge(stage, file, ((row + 1, j) for row, j in gone if j is not None), wanted)
+    stage.add(part, [reading.rows - len(gone)])
+    return True
+
+
+def _judge_document(stage: Stage, file: StagedFile, wanted: Paths) -> None:
+    """Element by element, in bounded memory; what follows a break is one reject."""
+    record = 0
+    flaw: tuple[str, str] | None = None
+
+    def numbered() -> Iterator[tuple[int, str]]:
+        nonlocal record, flaw
+        source: Text | None = None
+        try:
+            with closing(open_plain(file.path, file.form.get("compression"))) as stream:
+                source = Text(_blocks(stream, file.encoding))
+                for element in documents(source, file.form.get("records")):
+                    record += 1
+                    yield record, element
+        except UnicodeDecodeError as error:
+            rest = source.buffer[source.at :] if source else ""
+            flaw = ("json.encoding", rest + as_text(bytes(error.object), file.encoding))
+        except (json.JSONDecodeError, Broken, RecursionError):
+            flaw = (MALFORMED, source.buffer[source.at :] if source else "")
+        except BROKEN as error:
+            flaw = (UNREADABLE, str(error) or type(error).__name__)
+
+    _judge(stage, file, numbered(), wanted)
+    if flaw:
+        stage.reject(file, [(record + 1, flaw[1][:KEPT].replace("\0", "\\x00"), flaw[0])])
+
+
+def _blocks(stream: BinaryIO, encoding: str) -> Iterator[str]:
+    # A document that mixes encodings has no lines to tell them by; it is judged as UTF-8.
+    name = {"utf-8": "utf-8", "mixed": "utf-8"}.get(encoding, encoding)
+    decoder = codecs.getincrementaldecoder(name)("strict")
+    while block := stream.read(BLOCK):
+        yield decoder.decode(block)
+    yield decoder.decode(b"", final=True)

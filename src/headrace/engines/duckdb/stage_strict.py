@@ -1,0 +1,232 @@
+"""JSON by the letter of RFC 8259, record by record, with every number as it is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+MALFORMED, NOT_OBJECT, DUPLICATE = "json.malformed", "json.not_an_object", "json.duplicate_key"
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where staged columns come from: per column the paths to try, in order."""
+
+    columns: Sequence[Sequence[Path]]
+    contract: int
+    """So many of the columns are the contract's; the rest are extras."""
+    refuse_new: bool
+    refuse_missing: bool
+
+    @property
+    def all(self) -> list[Path]:
+        return list(dict.fromkeys(p for column in self.columns for p in column))
+
+    @property
+    def parents(self) -> list[Path]:
+        """Objects on the way to a value, the record itself left out."""
+        return list(dict.fromkeys(p[:i] for p in self.all for i in range(1, len(p))))
+
+    @property
+    def roots(self) -> list[str]:
+        return list(dict.fromkeys(p[0] for p in self.all))
+
+
+class Broken(ValueError):
+    """A document is not JSON from here on."""
+
+
+class Number(str):
+    """A number as it stands in the source."""
+
+    __slots__ = ()
+
+
+class Object(dict[str, Any]):
+    """A JSON object that remembers whether a key came twice."""
+
+    __slots__ = ("pairs",)
+    pairs: list[tuple[str, Any]]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Object:
+    # The first of two equal keys counts, as it does for DuckDB.
+    made = Object(reversed(pairs))
+    made.pairs = pairs
+    return made
+
+
+def _constant(name: str) -> NoReturn:
+    raise Broken(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=Number, parse_int=Number, parse_constant=_constant
+)
+
+
+def judge(source: str, paths: Paths) -> tuple[list[str | None] | None, str | None]:
+    """The texts of one record, or None and the rule that it breaks."""
+    try:
+        record = _DECODER.decode(source)
+        if not isinstance(record, Object):
+            return None, NOT_OBJECT
+        rule = _flaw(record, paths)
+        return (None, rule) if rule else ([_column(record, column) for column in paths.columns], None)
+    except (ValueError, RecursionError):
+        return None, MALFORMED
+
+
+def _flaw(record: Object, paths: Paths) -> str | None:
+    for path in ((), *paths.parents):
+        inner, there = _find(record, path)
+        if there and isinstance(inner, Object) and len(inner) != len(inner.pairs):
+            return DUPLICATE
+    if paths.refuse_new and not record.keys() <= set(paths.roots):
+        return "header.unknown_column"
+    contract = paths.columns[: paths.contract]
+    if paths.refuse_missing and not all(any(_find(record, p)[1] for p in column) for column in contract):
+        return "header.missing_column"
+    return None
+
+
+def _find(value: Any, path: Path) -> tuple[Any, bool]:
+    for step in path:
+        if isinstance(value, Object) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return None, False
+    return value, True
+
+
+def _column(record: Object, column: Sequence[Path]) -> str | None:
+    for path in column:
+        value, _ = _find(record, path)
+        if value is not None:
+            return _text(value)
+    return None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else _dump(value)
+
+
+def _dump(value: Any) -> str:
+    if isinstance(value, Number):
+        return str(value)
+    if isinstance(value, Object):
+        return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_dump(v)}" for k, v in value.pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_dump, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+class Text:
+    """Decoded text that is read as far as needed: what was consumed is forgotten."""
+
+    def __init__(self, blocks: Iterator[str]) -> None:
+        self.blocks, self.buffer, self.at = blocks, "", 0
+
+    def more(self) -> bool:
+        block = next(self.blocks, None)
+        if block is None:
+            return False
+        self.buffer, self.at = self.buffer[self.at :] + block, 0
+        return True
+
+    def peek(self) -> str:
+        """The next character that is no white space; '' at the end."""
+        while True:
+            while self.at < len(self.buffer) and self.buffer[self.at] in " \t\r\n":
+                self.at += 1
+            if self.at < len(self.buffer):
+                return self.buffer[self.at]
+            if not self.more():
+                return ""
+
+    def expect(self, marks: str) -> str:
+        found = self.peek()
+        if not found or found not in marks:
+            raise Broken(f"`{found}` where one of `{marks}` belongs")
+        self.at += 1
+        return found
+
+    def value(self) -> str:
+        """The source text of the next value. Raises `ValueError` if there is none."""
+        self.peek()
+        wanted = 0
+        while True:
+            try:
+                _, end = _DECODER.raw_decode(self.buffer, self.at)
+            except ValueError:
+                if not self.more():
+                    raise
+            else:
+                # A number may go on in the next block.
+                if end < len(self.buffer) or not self.more():
+                    found = self.buffer[self.at : end]
+                    self.at = end
+                    return found
+            # Reading twice as far each time keeps a huge value from being parsed over and over.
+            wanted = max(wanted * 2, len(self.buffer) * 2)
+            while len(self.buffer) < wanted and self.more():
+                pass
+
+
+def documents(text: Text, key: str | None) -> Iterator[str]:
+    """Source texts of a document's records: of its array's elements, or of the one object that it is.
+
+    With `key`, the array lies there. Raises `Broken`, `JSONDecodeError` or `RecursionError` where the document breaks;
+    records before that have been given.
+    """
+    if text.peek() == "\ufeff":
+        text.at += 1
+    if text.peek() == "[":
+        yield from _elements(text)
+    elif key is None or text.peek() != "{":
+        whole = text.value()
+        _end(text)
+        yield whole
+        return
+    else:
+        yield from _under(text, key)
+    _end(text)
+
+
+def _end(text: Text) -> None:
+    if text.peek():
+        raise Broken(f"`{text.peek()}` after the end of the document")
+
+
+def _elements(text: Text) -> Iterator[str]:
+    text.expect("[")
+    if text.peek() == "]":
+        text.at += 1
+        return
+    while True:
+        yield text.value()
+        if text.expect(",]") == "]":
+            return
+
+
+def _under(text: Text, key: str) -> Iterator[str]:
+    text.expect("{")
+    while text.peek() != "}":
+        if text.peek() != '"':
+            raise Broken(f"`{text.peek()}` where a key belongs")
+        name = json.loads(text.value())
+        text.expect(":")
+        if name == key and text.peek() == "[":
+            yield from _elements(text)
+        else:
+            text.value()
+        if text.peek() != "}":
+            text.expect(",")
+            if text.peek() == "}":
+                raise Broken("a comma before the end of the object")
+    text.expect("}")
