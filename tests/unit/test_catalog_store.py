@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.catalog import Catalog
+from headrace.catalog.database import Taken
 from headrace.catalog.migrate import downgrade, upgrade
 from headrace.catalog.models import (
     ChangeEvent,
@@ -272,6 +273,13 @@ def test_run_ids_of_one_second_are_made_to_differ(catalog: Catalog, monkeypatch:
     ids = iter(["same", "same", "same", "other"])
     monkeypatch.setattr("headrace.catalog.catalog.new_run_id", lambda _: next(ids))
     assert [catalog.start_run("sales").run_id for _ in range(2)] == ["same", "other"]
+
+
+def test_a_run_id_given_twice_is_refused(catalog: Catalog) -> None:
+    catalog.start_run("sales", run_id="r1")
+    with pytest.raises(Taken):
+        catalog.start_run("sales", run_id="r1")
+    assert [run.run_id for run in catalog.runs()] == ["r1"]
 
 
 def test_forgetting_takes_all_that_belongs_to_a_run(catalog: Catalog) -> None:

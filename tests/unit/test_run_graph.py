@@ -220,6 +220,30 @@ def test_an_interruption_ends_running_tasks_and_starts_no_more() -> None:
     assert not _alive()
 
 
+def test_a_failing_cancel_keeps_others_from_nothing() -> None:
+    stop, ended = threading.Event(), threading.Event()
+
+    def first() -> None:
+        begun.wait()
+        stop.set()
+        assert ended.wait(20)
+
+    begun = threading.Barrier(2, timeout=20)
+
+    def second() -> None:
+        begun.wait()
+        assert ended.wait(20)
+
+    tasks = [
+        _task("a", action=first, cancel=_raise(OSError("no"))),
+        _task("b", action=second, cancel=ended.set),
+    ]
+    with pytest.warns(UserWarning, match="`a` could not be asked to end"):
+        results = execute(tasks, parallel=2, stop=stop)
+    assert results["a"].status == "success"
+    assert not _alive()
+
+
 def test_stop_skips_the_rest() -> None:
     stop, ended = threading.Event(), threading.Event()
 
