@@ -116,9 +116,9 @@ def verdict(report: RunReport) -> int:
     """The exit code of a run: the worst thing that its report tells."""
     if any(item.ledger.read != item.ledger.accounted for item in report.tables):
         return UNBALANCED
-    classes = {
-        item.error_class for item in (*report.tables, *([report.gold] if report.gold else [])) if item.error
-    }
+    classes = {item.error_class for item in report.tables if item.error}
+    if report.gold and report.gold.error:
+        classes.add(report.gold.error_class)
     if "data" in classes:
         return STOPPED
     if "configuration" in classes:

@@ -6,8 +6,11 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +20,7 @@ from ..errors import HeadraceError
 
 if TYPE_CHECKING:
     from ..spec.project import Project
+    from ..store.storage import LocalStorage
 
 EXTRAS = {
     "gold": ("dbt-core", "dbt-duckdb"),
@@ -114,9 +118,98 @@ def _disk(project: Project) -> Iterator[Finding]:
 
 
 def _lake(project: Project) -> Iterator[Finding]:
-    if not project.lake.exists():
+    """What lies in the lake; a missing one is no fault, and nothing is made or mended here."""
+    if not (project.lake / "_headrace" / "format.json").exists():
         return
-    from ..run.inspect import health
+    from ..run.runner import open_storage
 
-    for item in health(project):
-        yield Finding(item.what, item.level, item.message, item.hint)
+    try:
+        storage = open_storage(project)
+    except HeadraceError as error:
+        yield _failed("format", error)
+        return
+    yield Finding("format", "ok", "known to this version")
+    for name in project.config.sources:
+        yield _checked(f"source {name}", partial(_landed, project, storage, name))
+    for name in project.config.tables:
+        yield _checked(f"table {name}", partial(_refined, project, storage, name))
+    yield from _leftovers(project)
+    yield from _catalog(project)
+
+
+def _checked(what: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except HeadraceError as error:
+        return _failed(what, error)
+
+
+def _failed(what: str, error: HeadraceError) -> Finding:
+    where = f"{error.where}: " if error.where else ""
+    return Finding(what, "fail", where + error.message, error.hint or "")
+
+
+def _landed(project: Project, storage: LocalStorage, name: str) -> Finding:
+    from ..store.records import LandLog
+
+    log = LandLog(storage, project.stream(name))
+    objects = [item for record in log.records for item in record.objects]
+    lost = [item for item in objects if not storage.path(item.key).exists()]
+    if lost:
+        told = f"{len(lost)} of {len(objects)} objects of bronze are gone, such as {lost[0].key}"
+        return Finding(f"source {name}", "fail", told, "restore them from a backup")
+    size = sum(item.bytes for item in objects) / 1e6
+    return Finding(f"source {name}", "ok", f"{len(objects):,} objects, {size:,.1f} MB, records are whole")
+
+
+def _refined(project: Project, storage: LocalStorage, name: str) -> Finding:
+    from ..store.delta import Table
+    from ..store.records import RefineLog
+
+    what, log = f"table {name}", RefineLog(storage, name)
+    silver = Table(project.lake / "silver" / name, f"silver.{name}").snapshot(f"headrace:{name}")
+    if silver.at.version < 0 or log.last is None:
+        return Finding(what, "ok", "not refined yet")
+    told = f"epoch {log.epoch}, version {silver.at.version}"
+    if plans := log.open_plans():
+        hint = "headrace run finishes it, or plans anew"
+        return Finding(what, "warn", f"{told}; epoch {plans[-1].next} was planned and not finished", hint)
+    if silver.txn != log.epoch:
+        hint = "headrace run says more; --rebuild computes the table anew from bronze"
+        return Finding(what, "fail", f"{told}, but the table is at epoch {silver.txn}", hint)
+    return Finding(what, "ok", told)
+
+
+def _leftovers(project: Project) -> Iterator[Finding]:
+    scratch = project.lake / ".scratch"
+    left = list(scratch.iterdir()) if scratch.exists() else []
+    if left:
+        size = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()) / 1e6
+        hint = "a run at work needs them; the next run removes those of a killed one"
+        yield Finding("scratch", "warn", f"{len(left)} folders, {size:,.1f} MB", hint)
+
+
+def _catalog(project: Project) -> Iterator[Finding]:
+    path = project.lake / "catalog.db"
+    if project.config.catalog is None:
+        if not path.exists():
+            yield Finding("catalog", "ok", "none yet; the next run makes it")
+            return
+        try:
+            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+                (verdict,) = database.execute("PRAGMA quick_check").fetchone()
+        except sqlite3.DatabaseError as error:
+            verdict = str(error)
+        if verdict != "ok":
+            hint = "nothing is lost: the next run moves it aside and makes a new one"
+            yield Finding("catalog", "warn", f"{path}: {verdict}", hint)
+            return
+        yield Finding("catalog", "ok", f"{path.stat().st_size / 1e6:,.1f} MB")
+        return
+    from ..run.runner import open_catalog
+
+    def ask() -> Finding:
+        with open_catalog(project) as catalog:
+            return Finding("catalog", "ok", f"answers; {len(catalog.runs(1000))} of the latest runs")
+
+    yield _checked("catalog", ask)
