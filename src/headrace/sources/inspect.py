@@ -193,7 +193,7 @@ class FileInspector:
         if found.cut and self.how.truncated == "refuse":
             raise self._refused(found.cut, "truncated")
         if found.empty and self.how.empty == "refuse":
-            if facts.get("type") == "text" or (facts.get("lines") == 0 and facts.get("header") is None):
+            if _blank(facts):
                 return self._empty()
             if _had_rows(self.past.previous) or self.past.rows_usual():
                 raise self._refused("it has no rows, where this stream's files usually have some", "empty")
@@ -215,6 +215,13 @@ class FileInspector:
             f"{self.name}: {why}",
             hint=f"ask the sender for a whole file, or set `{policy}: accept` on this source",
         )
+
+
+def _blank(facts: Mapping[str, Any]) -> bool:
+    """Not even a header or an empty list: nothing but white space."""
+    if facts["type"] == "json":
+        return facts.get("rows") is None
+    return facts["type"] in ("csv", "jsonl", "text") and facts.get("header") is None
 
 
 def has_rows(landed: Landed) -> bool:

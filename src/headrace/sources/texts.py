@@ -98,7 +98,7 @@ def json_found(scan: TextScan) -> Found:
     keys = dict.fromkeys(key for item in peek[:_PEEK] if isinstance(item, dict) for key in item)
     cut = _cut(scan)
     if not cut and head and value is None:
-        closed = end.endswith({"[": "]", "{": "}"}.get(head[0], ""))
+        closed = end.endswith({"[": "]", "{": "}"}.get(head[0], "")) and (not match or _closed_after(end))
         if not closed or (scan.complete and _unclosed(head)):
             cut = "its brackets do not close"
     rows = len(items) if items is not None else None
@@ -140,7 +140,9 @@ def _csv_cut(scan: TextScan, dialect: Dialect, tail: list[str], footer: int) -> 
             if dialect.columns > 1 and 2 * good <= len(after):
                 return "its last quote is never closed"
     last = parse(tail[-1:], dialect)
-    regular = dialect.columns > 1 and dialect.regular >= 0.9 and dialect.rows > 0
+    # The cut line itself does not speak against the others.
+    records = dialect.rows + (dialect.header is not None)
+    regular = dialect.columns > 1 and records > 2 and dialect.regular * records >= 0.9 * (records - 1)
     if regular and not scan.final_newline and last and not footer and scan.lines - dialect.skip > 1:
         fields = len(last[0])
         opened = dialect.quote and scan.quotes and '"' in "".join(tail[-1:])
@@ -203,6 +205,12 @@ def _peek(text: str, at: int) -> list[Any]:
             break
         items.append(value)
     return items
+
+
+def _closed_after(end: str) -> bool:
+    """Behind the last array of a document that holds its records in one, the document itself closes."""
+    rest = _STRING.sub("", end[end.rfind("]") + 1 :])
+    return "]" in end and rest.count("}") > rest.count("{")
 
 
 def _unclosed(text: str) -> bool:

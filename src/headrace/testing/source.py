@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -221,9 +220,9 @@ def _held() -> set[str]:
     """Open files, sockets and threads of this process, as far as the system tells."""
     held = {f"thread {thread.name}" for thread in threading.enumerate()}
     folder = Path("/proc/self/fd")
-    for handle in os.listdir(folder) if folder.is_dir() else ():
+    for handle in list(folder.iterdir()) if folder.is_dir() else ():
         try:
-            held.add(f"{handle} {os.readlink(folder / handle)}")
+            held.add(f"{handle.name} {handle.readlink()}")
         except OSError:
             continue
     return {item for item in held if "/proc/" not in item}
