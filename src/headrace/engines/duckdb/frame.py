@@ -139,6 +139,8 @@ def _digits(type_word: str) -> tuple[int, int] | None:
 class Session:
     """One DuckDB connection with its settings and variables; temporary tables are visible nowhere else."""
 
+    dialect = "duckdb"
+
     def __init__(self, con: DuckDBPyConnection) -> None:
         self.con = con
         con.execute("SET TimeZone = 'UTC'")
@@ -216,8 +218,8 @@ def count(con: DuckDBPyConnection, relation: str) -> int:
 
 def one(con: DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
     """The single row of `sql`."""
-    row = con.execute(sql).fetchone()
-    assert row is not None, sql
+    # fetchone would leave the result open, and an open result blocks the connection for Arrow streams
+    row: tuple[Any, ...] = con.execute(sql).fetchall()[0]
     return row
 
 

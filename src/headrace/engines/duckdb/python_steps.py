@@ -152,6 +152,7 @@ def _portions(
                 f"step `{name}` failed on {rows:,} rows from {start:,}: {type(error).__name__}: {error}",
                 hint="nothing was written; `headrace run --debug` shows the traceback",
             ) from error
+        del argument  # a stream that was not drained would keep the session occupied
         yield start, result
 
 
@@ -194,10 +195,10 @@ def _take(session: Session, name: str, result: Any, into: str, columns: Mapping[
             continue
         quoted, target = ident(column), native(kind)
         same = f"TRY_CAST(TRY_CAST({quoted} AS {target}) AS {types[column]}) IS NOT DISTINCT FROM {quoted}"
-        bad = con.execute(f"SELECT {quoted} FROM {back} WHERE NOT ({same}) LIMIT 1").fetchone()
+        bad = con.execute(f"SELECT {quoted} FROM {back} WHERE NOT ({same}) LIMIT 1").fetchall()
         if bad:
             raise DataError(
-                f"step `{name}`: column `{column}` came back as {types[column]} with {bad[0]!r}, "
+                f"step `{name}`: column `{column}` came back as {types[column]} with {bad[0][0]!r}, "
                 f"which is no {kind}",
                 hint=f"return `{column}` as {kind}; nothing is rounded or cut silently",
             )
@@ -230,7 +231,7 @@ def _validate(
 ) -> str:
     con, name = session.con, step.validator or ""
     rule = name.rpartition(":")[2]
-    con.execute("CREATE OR REPLACE TEMP TABLE refused (at BIGINT)")
+    con.execute("CREATE OR REPLACE TEMP TABLE refused (place BIGINT)")
     for start, result in _portions(session, name, function, table, columns):
         mask = _mask(result)
         expected = min(PORTION, count(con, table) - start)
@@ -241,18 +242,18 @@ def _validate(
                 else f"step `{name}` returned values that are not true or false",
                 hint="a validator returns one boolean per row, in the order of the rows; true is good",
             )
-        at = [start + place for place, value in enumerate(mask) if not value]
-        con.execute("INSERT INTO refused SELECT unnest(?::BIGINT[])", [at])
+        places = [start + offset for offset, value in enumerate(mask) if not value]
+        con.execute("INSERT INTO refused SELECT unnest(?::BIGINT[])", [places])
     keys = ", ".join(IDENTITY)
     con.execute(
         f"INSERT INTO flagged SELECT {keys}, {text(rule)}, {text(step.severity)} FROM {table} "
-        "WHERE rowid IN (SELECT at FROM refused)"
+        "WHERE rowid IN (SELECT place FROM refused)"
     )
     if step.severity == "warn":
         return table
     kept = fresh("stepped")
     con.execute(
-        f"CREATE TEMP TABLE {kept} AS SELECT * FROM {table} WHERE rowid NOT IN (SELECT at FROM refused)"
+        f"CREATE TEMP TABLE {kept} AS SELECT * FROM {table} WHERE rowid NOT IN (SELECT place FROM refused)"
     )
     return kept
 

@@ -130,7 +130,7 @@ class _Refinement:
         )
         self.session.con.execute(
             f"CREATE TEMP TABLE narrow AS SELECT _line AS l, {PLACE} AS f{key}, "
-            f"CASE WHEN {odd} THEN {note} END AS note FROM ({checked_sql(self.step, staged=self.base)})"
+            f"CASE WHEN {odd} THEN {note} END AS note FROM ({self._typed(self.base)})"
         )
         self.session.con.execute(
             "CREATE TEMP TABLE gone AS SELECT l, f, note.broken AS rules FROM narrow "
@@ -156,12 +156,12 @@ class _Refinement:
         """SQL of `relation`, a part of the base, in final types and masks."""
         if self.processed:
             return f"SELECT * FROM {relation}"
-        return checked_sql(self.step, staged=relation)
+        return checked_sql(self.step, self.session.dialect, relation)
 
     # user code -------------------------------------------------------------------------------------------
 
     def _python_steps(self, engine: DuckEngine) -> int:
-        """Puts good rows through the project's functions, what they refuse into `gone`; returns rows dropped."""
+        """Puts good rows through the project's functions; what they refuse is `gone`. Returns drops."""
         con, columns = self.session.con, dict(self.step.columns)
         if self.step.deletes:
             columns["_deleted"] = "boolean"
@@ -251,7 +251,8 @@ class _Refinement:
 
     def _broken(self, note: str, severity: str) -> dict[str, int]:
         """Rule → rows that broke it, for rules that do not put a row into quarantine by themselves."""
-        rules = f"SELECT note.{note} FROM narrow WHERE note.{note} <> ''"
+        among = "" if severity == "stop" else " AND note.broken = ''"
+        rules = f"SELECT note.{note} FROM narrow WHERE note.{note} <> ''{among}"
         if self.processed:
             rules += f" UNION ALL SELECT rule FROM flagged WHERE severity = '{severity}'"
         return names_of(self.session.con, rules)
@@ -269,8 +270,8 @@ class _Refinement:
         con = self.session.con
         con.execute(f"CREATE TEMP TABLE fresh_rows AS {rows.sql}")
         con.execute(f"CREATE OR REPLACE TEMP VIEW table_after AS {self._after()}")
-        new = expectations(self.step, relation="fresh_rows")
-        after = expectations(self.step, relation="table_after")
+        new = expectations(self.step, self.session.dialect, "fresh_rows")
+        after = expectations(self.step, self.session.dialect, "table_after")
         checks = []
         for rule, here, there in zip(expected, new, after, strict=True):
             use = here if rule.rows is not None else there

@@ -256,10 +256,10 @@ class _Change:
 
     def _refuse_twins(self, relation: str) -> None:
         keys = ", ".join(ident(key) for key in self.write.keys)
-        twin = self.con.execute(
+        twins = self.con.execute(
             f"SELECT {keys}, count(*) FROM {relation} GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL LIMIT 1"
-        ).fetchone()
-        if twin:
+        ).fetchall()
+        for twin in twins:
             key = ", ".join(f"{name}={value!r}" for name, value in zip(self.write.keys, twin, strict=False))
             raise DataError(
                 f"table `{self.write.table}`: {twin[-1]} rows of one merge have the key {key}",
