@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import pytest
 from headrace.gold.dbt import GoldResult, build, docs, freshness
 from headrace.gold.pins import pinned
 from headrace.testing.generate import Truth, generate
-from headrace.testing.truth import TRACKED
+from headrace.testing.storefiles import Row
+from headrace.testing.truth import TRACKED, State, gold, summary
 
 pytest.importorskip("dbt.adapters.duckdb")
 
@@ -43,15 +45,16 @@ class Silver:
     def load(self, data: Path, phase: int | None, rows: int = 300) -> Truth:
         """Generates files and leaves what one run over them leaves: rows that changed carry its epoch."""
         truth = generate(data, seed=11, days=30, rows=rows, phase=phase)
-        self.version += 1
-        for row in truth.rows:
-            stamp = f"{row['order_id']} {row['updated_at']} {row['total_amount']}"
-            self.epochs.setdefault(stamp, self.version)
-        products = sorted(self._registered(data))
-        self._write("sales", (self._typed(row) for row in truth.rows))
-        self._write("sales_history", (self._typed(row) for row in truth.history))
-        self._write("products", ({"product_id": p, "_epoch": self.version} for p in products))
+        self.put(truth.rows, truth.history, sorted(self._registered(data)))
         return truth
+
+    def put(self, rows: Sequence[Row], history: Sequence[Row], products: Iterable[str]) -> None:
+        self.version += 1
+        for row in rows:
+            self.epochs.setdefault(self._stamp(row), self.version)
+        self._write("sales", (self._typed(row) for row in rows))
+        self._write("sales_history", (self._typed(row) for row in history))
+        self._write("products", ({"product_id": p, "_epoch": self.version} for p in products))
 
     def remove(self, order_id: str) -> None:
         """As if the file that held the order had been retracted."""
@@ -73,9 +76,12 @@ class Silver:
                     f"create view silver.{table} as select * from read_parquet(['{self._file(table)}'])"
                 )
 
-    def _typed(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        stamp = f"{row['order_id']} {row['updated_at']} {row['total_amount']}"
-        return {**row, "order_date": row["order_ts"].date(), "_epoch": self.epochs.get(stamp, self.version)}
+    def _typed(self, row: Row) -> dict[str, Any]:
+        epoch = self.epochs.get(self._stamp(row), self.version)
+        return {**row, "order_date": row["order_ts"].date(), "_epoch": epoch}
+
+    def _stamp(self, row: Row) -> str:
+        return f"{row['order_id']} {row['updated_at']} {row['total_amount']}"
 
     def _registered(self, folder: Path) -> Iterable[str]:
         for path in sorted((folder / "reference").glob("products*.csv")):
@@ -301,3 +307,20 @@ def test_a_table_that_went_back_is_built_anew(home: Path) -> None:
     assert failed(result) == []
     assert result.full
     check(database, first)
+
+
+def test_sightings_of_the_same_second_are_settled_by_the_later_update(home: Path) -> None:
+    database, silver = home / "ties" / "gold.duckdb", Silver(home / "silver-ties")
+    truth = generate(home / "data-ties", seed=3, days=10, rows=200)
+    second = truth.rows[0]["order_ts"]
+    state = State({r["order_id"]: r for r in truth.rows}, {}, {r["product_id"] for r in truth.rows})
+    for number, row in enumerate(truth.rows[:40]):
+        looks = {"store_id": "S01", "product_id": "P0001", "customer_id": "C000001"}
+        looks |= {"store_name": f"Name {number % 7}", "unit_price": Decimal(f"{number}.00")}
+        looks |= {"total_amount": number * row["quantity"] - Decimal(0), "discount": Decimal(0)}
+        state.rows[row["order_id"]] = {**row, **looks, "order_ts": second, "updated_at": second}
+    state.history = {(r["order_id"], r["updated_at"]): r for r in state.rows.values()}
+    silver.put(list(state.rows.values()), list(state.history.values()), sorted(state.products))
+    result = build(PROJECT, database, silver.publish)
+    assert failed(result) == []
+    check(database, replace(truth, state=summary(state), gold=gold(state)))
