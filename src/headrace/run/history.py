@@ -43,7 +43,8 @@ def end(catalog: Catalog, run: PipelineRun, report: RunReport, results: Mapping[
     verdicts = [item for table in report.tables for item in _verdicts(run.run_id, table, now)]
     catalog.quality([*verdicts, *_gold_verdicts(run.run_id, report, now)])
     catalog.changes(event for source in report.sources for event in _changes(run.run_id, source, now))
-    errors = [item.error for item in (*report.sources, *report.tables) if item.error]
+    errors = [source.error for source in report.sources if source.error]
+    errors += [table.error for table in report.tables if table.error]
     if report.gold and report.gold.error:
         errors.append(report.gold.error)
     catalog.finish_run(run, report.status, metrics=metrics(report), error="\n".join(errors) or None)

@@ -1,6 +1,7 @@
 """One run of a pipeline: land, refine and build, as a graph of tasks; what happened goes to the catalog.
 
-The lake decides what is true. The catalog only remembers, and a run that cannot write it still lands.
+The lake decides what is true; the catalog only remembers. A run does not start without it, but what a run has
+committed stays committed and is reported, also when the catalog is lost in the middle.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from .. import __version__
+from .. import __version__, redact
 from ..catalog.catalog import Catalog
-from ..errors import Busy, ConfigError
+from ..errors import Busy, ConfigError, HeadraceError
 from ..spec.pipeline import TableSpec
 from ..spec.project import Project
 from ..sql import compile_table
@@ -33,7 +34,7 @@ from .graph import Task, TaskResult, execute, select
 from .land import land
 from .parts import part
 from .refine import Refinery, refine
-from .report import GoldReport, Listener, RunReport, SourceReport, Status, TableReport, silent
+from .report import Event, GoldReport, Listener, RunReport, SourceReport, Status, TableReport, silent
 
 BUSY_HINT = "wait for it, or look at `headrace status`; a killed run holds no lock"
 
@@ -81,6 +82,7 @@ def run(
     `select` takes part of the graph (`sales+`, `+gold`); `rebuild` names tables to compute anew from bronze.
     """
     started = time.monotonic()
+    redact.register(project.secrets)
     _check(project, rebuild)
     storage = open_storage(project)
     with _alone(project.lake), open_catalog(project) as catalog:
@@ -95,7 +97,10 @@ def run(
                 history.abort(catalog, record, error)
                 raise
             report = _report(project, record.run_id, results, time.monotonic() - started)
-            history.end(catalog, record, report, results)
+            try:
+                history.end(catalog, record, report, results)
+            except HeadraceError as error:
+                plant.listener(Event("run", "note", message=f"not in the history: {error}"))
     return report
 
 
