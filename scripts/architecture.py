@@ -35,9 +35,15 @@ def tables() -> str:
     return "\n\n".join(parts)
 
 
-def _layer(package: str) -> int:
-    known = "spec sql store sources sinks engines gold catalog run observe security cli web testing".split()
-    return known.index(package) if package in known else len(known)
+LAYERS = (
+    ("spec", "sql", "store"),
+    ("sources", "sinks", "engines", "gold", "catalog"),
+    ("run", "observe", "security"),
+)
+
+
+def _layer(package: str) -> tuple[int, str]:
+    return next((n for n, layer in enumerate(LAYERS) if package in layer), len(LAYERS)), package
 
 
 def main() -> None:

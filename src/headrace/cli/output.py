@@ -50,7 +50,8 @@ def where_to_look(report: RunReport, here: Path) -> list[str]:
     if report.gold is not None and report.gold.passed and report.gold.path:
         lines.append(("gold", _relative(Path(report.gold.path), here)))
     if good:
-        lines.append(("look", f'headrace query "select * from silver.{good[0].name} limit 10"'))
+        largest = max(good, key=lambda item: item.ledger.read)
+        lines.append(("look", f'headrace query "select * from silver.{largest.name} limit 10"'))
     bad = sum(item.ledger.quarantined for item in good)
     if bad:
         lines.append(("quarantine", f"headrace quarantine list    ({bad:,} rows of this run)"))
