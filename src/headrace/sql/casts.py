@@ -50,8 +50,9 @@ def cast_of(column: str, spec: Column, nulls: list[str]) -> Cast:
     missing = f"({raw} IS NULL OR {trimmed(raw)} IN ({listed(nulls)}))" if nulls else f"({raw} IS NULL)"
     texts = _texts(column, spec, raw, missing)
     text = name(f"text{len(texts)}${column}") if texts else raw
-    if texts and spec.map and (empty := [v for v in spec.map.values() if v in nulls]):
-        missing = f"({missing} OR {name(f'text1${column}')} IN ({listed(empty)}))"
+    if spec.map and (empty := [v for v in spec.map.values() if v in nulls]):
+        mapped = name(f"text{1 + len([w for w in spec.clean if w != 'trim']) + 1}${column}")
+        missing = f"({missing} OR {mapped} IN ({listed(empty)}))"
     if spec.type == "text":
         given = case((f"{text} = ''", "NULL"), otherwise=text) if texts else _plain_text(raw, nulls)
         value, fast, always = (
@@ -136,7 +137,7 @@ def _plain_text(raw: str, nulls: list[str]) -> str:
     """The text as it came. Most texts start with no space and no null word: those need no second look."""
     if not nulls:
         return raw
-    quick = [f"{raw} BETWEEN '!' AND chr(160)"]
+    quick = [f"{raw} >= '!'", f"{raw} < chr(160)"]
     foreign = [
         f"{raw} > chr(160)",
         f"NOT starts_with({raw}, chr(160))",
@@ -219,7 +220,7 @@ def boolean(text: str, yes_no: bool) -> Branches:
 def json(text: str) -> Branches:
     """The text if it is JSON by RFC 8259; DuckDB alone also takes `[1,]`, NaN and Infinity."""
     bare = f"regexp_replace({text}, {literal(_JSON_WORD)}, '0', 'g')"
-    return [(f"json_valid({text}) AND NOT regexp_matches({bare}, {literal(_JSON_ODD)})", text)]
+    return [(f"json_valid({text}) AND NOT regexp_matches({bare}, {literal(_JSON_ODD)})", trimmed(text))]
 
 
 _JSON_WORD = r'"(?:[^"\\]|\\.)*"|\b(?:true|false|null)\b'

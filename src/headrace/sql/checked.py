@@ -87,25 +87,25 @@ def _levels(step: TableStep, dialect: str, staged: str) -> str:
     if values:
         sql = f"SELECT *, {', '.join(values)} FROM ({sql})"
     for c, expression in step.derived.items():
-        exact = _derived(render(expression, dialect), native(step.columns[c]))
-        sql = f"SELECT *, {exact} AS {name(c)} FROM ({sql})"
+        calculated = name(f"calc${c}")
+        sql = f"SELECT *, {render(expression, dialect).sql} AS {calculated} FROM ({sql})"
+        sql = f"SELECT *, {_fitted(calculated, native(step.columns[c]))} AS {name(c)} FROM ({sql})"
     if step.delete_when:
-        gone = f"TRY({render(step.delete_when, dialect)}) IS TRUE"
+        gone = f"{render(step.delete_when, dialect).sql} IS TRUE"
         sql = f'SELECT *, ({gone}) AS "_deleted" FROM ({sql})'
     if step.keep:
-        kept = f"TRY({render(step.keep, dialect)}) IS TRUE"
+        kept = f"{render(step.keep, dialect).sql} IS TRUE"
         sql = f'SELECT *, ({kept}) AS "_kept" FROM ({sql})'
     return sql
 
 
-def _derived(sql: str, kind: str) -> str:
-    """The value in its declared type if it is the same value there, else NULL."""
+def _fitted(value: str, kind: str) -> str:
+    """A calculated value in its declared type if it is the same value there, else NULL."""
+    typed = f"TRY_CAST({value} AS {kind})"
     if kind == "VARCHAR":
-        return f"TRY(CAST(({sql}) AS VARCHAR))"
-    same = f"TRY_CAST(({sql}) AS {kind}) = ({sql})"
-    if kind == "DOUBLE":
-        same = f"isfinite(TRY_CAST(({sql}) AS DOUBLE))"
-    return f"TRY(CASE WHEN {same} THEN TRY_CAST(({sql}) AS {kind}) END)"
+        return typed
+    same = f"isfinite({typed})" if kind == "DOUBLE" else f"TRY({typed} = {value})"
+    return case((same, typed))
 
 
 def row_tests(step: TableStep, dialect: str = "duckdb") -> list[RowTest]:
@@ -122,7 +122,7 @@ def row_tests(step: TableStep, dialect: str = "duckdb") -> list[RowTest]:
                 RowTest(f"{reference.column}.reference", reference.severity, known, False, reference.column)
             )
     for rule, spec in step.spec.contract.rules.items():
-        tests.append(RowTest(rule, spec.severity, f"TRY({render(step.rules[rule], dialect)})", True))
+        tests.append(RowTest(rule, spec.severity, render(step.rules[rule], dialect).sql, True))
     return tests
 
 
@@ -161,8 +161,8 @@ def _column_tests(step: TableStep, c: str, column: Column, dialect: str) -> list
 def _typed_well(step: TableStep, c: str, dialect: str) -> str | None:
     value = name(c)
     if c in step.derived:
-        sql = render(step.derived[c], dialect)
-        return case((f"{value} IS NOT NULL", "true"), otherwise=f"(TRY(({sql}) IS NULL) IS TRUE)")
+        failed = [f"{name(f'calc${c}')} IS NOT NULL", *render(step.derived[c], dialect).failures]
+        return case((f"{value} IS NOT NULL", "true"), otherwise=f"NOT ({' OR '.join(failed)})")
     cast = step.casts[c]
     if cast.always:
         return None

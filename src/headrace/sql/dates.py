@@ -40,6 +40,9 @@ _PARTS = {
 }
 
 
+_DIGITS = "YymdHIMSfj"
+
+
 def _iso(text: str, pattern: str) -> str:
     """The condition of ISO text; year 0, which DuckDB would take for 1 BC, is none."""
     return f"{text} >= '0001' AND {full_match(text, pattern)}"
@@ -59,9 +62,16 @@ def _tokens(pattern: str) -> list[str]:
 
 def shape(pattern: str) -> str:
     """The regular expression that texts of a strptime `pattern` match; %y of 69 to 99 is 19xx, else 20xx."""
-    return "".join(
-        _PARTS[t[1]] if t[0] == "%" else re.escape(t) if ord(t) < 128 else t for t in _tokens(pattern)
-    )
+    tokens = _tokens(pattern)
+    out = ""
+    for at, token in enumerate(tokens):
+        beside = tokens[max(at - 1, 0) : at] + tokens[at + 1 : at + 2]
+        part = _PARTS[token[1]] if token[0] == "%" else re.escape(token) if ord(token) < 128 else token
+        # Digits that touch have their full width: 2024013 could be two dates.
+        if token[0] == "%" and any((t[0] == "%" and t[1] in _DIGITS) or t.isdigit() for t in beside):
+            part = part.replace("{1,", "{")
+        out += part
+    return out
 
 
 def check_format(pattern: str) -> None:
@@ -78,7 +88,7 @@ def check_format(pattern: str) -> None:
 
 def _skeleton(pattern: str) -> str:
     """Two formats of different skeletons never match the same text."""
-    kinds = {**dict.fromkeys("YymdHIMSfj", "0"), **dict.fromkeys("bBaAp", "a"), "z": "+0", "%": "%"}
+    kinds = {**dict.fromkeys(_DIGITS, "0"), **dict.fromkeys("bBaAp", "a"), "z": "+0", "%": "%"}
     plain = "".join(kinds[t[1]] if t[0] == "%" else "0" if t.isdigit() else t for t in _tokens(pattern))
     return re.sub("[A-Za-z]+", "a", re.sub("0+", "0", plain))
 

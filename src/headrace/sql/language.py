@@ -28,7 +28,8 @@ _ALLOWED: tuple[type[exp.Expr], ...] = (
     exp.Column, exp.Identifier, exp.Literal, exp.Boolean, exp.Null, exp.Paren, exp.Tuple, exp.Var,
     exp.And, exp.Or, exp.Not, exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Is, exp.In, exp.Between,
     exp.Like, exp.ILike, exp.NullSafeEQ, exp.NullSafeNEQ, exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod,
-    exp.Neg, exp.DPipe, exp.Case, exp.If, exp.Cast, exp.TryCast, exp.DataType, exp.DataTypeParam, exp.Interval,
+    exp.Neg, exp.DPipe, exp.Case, exp.If, exp.Cast, exp.TryCast, exp.DataType, exp.DataTypeParam,
+    exp.Interval,
     exp.Abs, exp.Ceil, exp.Coalesce, exp.Concat, exp.Contains, exp.CurrentDate, exp.CurrentTimestamp,
     exp.DateDiff, exp.Day, exp.DayOfWeek, exp.EndsWith, exp.Extract, exp.Floor, exp.Greatest, exp.Hour,
     exp.Least, exp.Left, exp.Length, exp.Lower, exp.MD5, exp.Minute, exp.Month, exp.Nullif, exp.Quarter,
@@ -169,19 +170,46 @@ NOW = "CAST(getvariable('headrace_now') AS TIMESTAMPTZ)"
 """The plan's clock: the engine sets the variable, and TimeZone to UTC, before it runs a step."""
 
 
-def render(expression: Expression, dialect: str) -> str:
-    """SQL of `expression` in `dialect`; the clock is the plan's."""
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """`sql` never raises: a calculation or cast that fails is NULL, and then one of `failures` is true."""
 
-    def clock(node: exp.Expr) -> exp.Expr:
-        if isinstance(node, exp.CurrentTimestamp) or (
-            isinstance(node, exp.Anonymous) and _called(node) == "now"
-        ):
-            return exp.Anonymous(this="headrace_now")
-        if isinstance(node, exp.CurrentDate) or (
-            isinstance(node, exp.Anonymous) and _called(node) == "today"
-        ):
-            return exp.Anonymous(this="headrace_today")
-        return node
+    sql: str
+    failures: tuple[str, ...]
 
-    sql: str = expression.tree.copy().transform(clock).sql(dialect=dialect, normalize_functions=False)
+
+def render(expression: Expression, dialect: str) -> Rendered:
+    """SQL of `expression` in `dialect`; the clock is the plan's.
+
+    Each calculation has a TRY of its own: around the whole expression it would not hold, because DuckDB moves
+    what two expressions share out of both.
+    """
+    tree = exp.Paren(this=expression.tree.copy())
+    failures = []
+    for node in reversed(list(tree.walk())):
+        if isinstance(node, (exp.Add, exp.Sub, exp.Mul, exp.Mod, exp.Neg, exp.Abs)):
+            guarded: exp.Expr = exp.Try(this=node.copy())
+        elif isinstance(node, exp.Cast) and not isinstance(node, exp.TryCast) and not node.this.is_string:
+            guarded = exp.TryCast(**{k: v.copy() for k, v in node.args.items() if isinstance(v, exp.Expr)})
+        else:
+            if isinstance(node, exp.CurrentTimestamp) or (
+                isinstance(node, exp.Anonymous) and _called(node) == "now"
+            ):
+                node.replace(exp.Anonymous(this="headrace_now"))
+            elif isinstance(node, exp.CurrentDate):
+                node.replace(exp.Anonymous(this="headrace_today"))
+            continue
+        operands = [
+            a for a in (node.args.get("this"), node.args.get("expression")) if isinstance(a, exp.Expr)
+        ]
+        given = " AND ".join(
+            f"{_sql(a, dialect)} IS NOT NULL" for a in operands if not isinstance(a, exp.Interval)
+        )
+        failures.append(f"({_sql(guarded, dialect)} IS NULL AND {given or 'true'})")
+        node.replace(guarded)
+    return Rendered(_sql(tree, dialect), tuple(failures))
+
+
+def _sql(node: exp.Expr, dialect: str) -> str:
+    sql: str = exp.Paren(this=node.copy()).sql(dialect=dialect, normalize_functions=False)
     return sql.replace("headrace_now()", NOW).replace("headrace_today()", f"CAST({NOW} AS DATE)")

@@ -12,12 +12,12 @@ _UNSIGNED = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 DOUBLE = rf"[+-]?{_UNSIGNED}(?:[eE][+-]?[0-9]+)?"
 _CODES = "USD|EUR|GBP|JPY|CNY|CHF|CAD|AUD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|INR|BRL|MXN|ZAR|KRW|SGD|HKD|TRY|AED|ILS"
 _SYMBOL = rf"(?:\$|€|£|¥|{_CODES})"
-_AMOUNT = r"[0-9.](?:[0-9.,  ]*[0-9.])?(?: ?%)?"
+_AMOUNT = r"[0-9.](?:[0-9., \x{a0}]*[0-9.])?(?: ?%)?"
 _MONEY = (
-    rf"[+-]? ?{_SYMBOL} ?{_AMOUNT}|{_SYMBOL} ?[+-]{_AMOUNT}|[+-]?{_AMOUNT}[  ]?{_SYMBOL}"
-    rf"|\((?:{_SYMBOL} ?)?{_AMOUNT}(?:[  ]?{_SYMBOL})?\)"
+    rf"[+-]? ?{_SYMBOL} ?{_AMOUNT}|{_SYMBOL} ?[+-]{_AMOUNT}|[+-]?{_AMOUNT}[ \x{{a0}}]?{_SYMBOL}"
+    rf"|\((?:{_SYMBOL} ?)?{_AMOUNT}(?:[ \x{{a0}}]?{_SYMBOL})?\)"
 )
-_COMMA = r"[+-]?(?:[0-9]{1,3}(?:[.  ][0-9]{3})+|[0-9]+)(?:,[0-9]*)?(?: ?%)?"
+_COMMA = r"[+-]?(?:[0-9]{1,3}(?:[. \x{a0}][0-9]{3})+|[0-9]+)(?:,[0-9]*)?(?: ?%)?"
 _GROUPED = r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?(?: ?%)?"
 _EITHER = r"[+-]?[0-9]{1,3}[.,][0-9]{3}(?: ?%)?"
 
@@ -60,7 +60,8 @@ def decimal(text: str, kind: str, formats: list[str]) -> Branches:
     scale = int(found[2]) if found else 0
     branches = [(full_match(text, _exact(scale)), f"TRY_CAST({text} AS {kind})")]
     if "percent" in formats:
-        shifted = f"TRY_CAST(rtrim({text}, ' %') || 'e-2' AS {kind})"
+        # By way of 38 digits, since zeros that the exponent removes count as digits of a narrower type.
+        shifted = f"TRY_CAST(TRY_CAST(rtrim({text}, ' %') || 'e-2' AS DECIMAL(38,{scale})) AS {kind})"
         branches.append((full_match(text, f"(?:{_exact(scale - 2)}) ?%"), shifted))
     return branches
 
