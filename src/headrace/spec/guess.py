@@ -143,15 +143,13 @@ def _number(profile: ColumnProfile, name: str, decimal_comma: bool) -> Guess | N
     if "decimal_comma" in formats and counts["comma_or_thousands"]:
         places = max(places, 3)
     only_whole = not counts["decimal"] and not counts.get("exponent") and not counts["percent"] and not places
-    if only_whole and is_code(name):
+    if only_whole and (is_code(name) or whole > 18):
         return None
     if counts.get("exponent") or places > 12 or whole + places > 36:
         return Guess("double", formats, fits, notes=notes)
     if only_whole and not (counts["whole_decimal"] and is_amount(name)):
         if counts["whole_decimal"]:
             formats = (*formats, "whole_decimal")
-        if whole > 18:
-            return None
         return Guess("bigint" if whole > 9 else "integer", formats, fits, notes=notes)
     scale = places + 2 if counts["percent"] else max(places, 2 if is_amount(name) else 1)
     precision = max(18, min(38, whole + scale + 4))

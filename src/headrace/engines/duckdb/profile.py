@@ -258,14 +258,16 @@ class _Shapes:
             " WHEN kind = 'percent' THEN rtrim(u, ' %') ELSE u END"
         )
         table = f"SELECT kind, t, n, {plain} AS v FROM ({kinds})"
-        self.odd = _pairs(
-            self.con, f"SELECT t, n FROM ({table}) WHERE kind IS NULL ORDER BY n DESC, t LIMIT 5"
-        )
         self.con.execute(f"CREATE OR REPLACE TEMP TABLE profile_numbers AS {table}")
         for kind, count in _pairs(
             self.con, "SELECT kind, sum(n)::BIGINT FROM profile_numbers WHERE kind IS NOT NULL GROUP BY 1"
         ):
             self.shapes[kind] = count
+        rare = "kind IS NULL OR kind = 'exponent'"
+        self.odd = _pairs(
+            self.con,
+            f"SELECT t, n FROM profile_numbers WHERE {rare} ORDER BY kind NULLS FIRST, n DESC, t LIMIT 5",
+        )
         whole, places, low, high, zeros, signed = _row(
             self.con,
             "SELECT coalesce(max(length(ltrim(split_part(v, '.', 1), '+-0'))), 0),"
