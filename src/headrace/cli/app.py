@@ -163,7 +163,8 @@ def quarantine_list(path: Where = HERE, env: Env = None, format: As = Format.tab
     from ..run.inspect import quarantine_rules
     from .output import FORMATS
 
-    FORMATS[format](("table", "rule", "rows", "first", "last"), quarantine_rules(_load(path, env)))
+    columns, rows = quarantine_rules(_load(path, env))
+    FORMATS[format](columns, rows)
 
 
 @quarantine.command("show")

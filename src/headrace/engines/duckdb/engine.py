@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from .rewrite import rewrite
 
 if TYPE_CHECKING:
     from ...sql import TableStep
+    from .views import Schemas
 
 
 class DuckEngine:
@@ -90,3 +91,19 @@ class DuckEngine:
     def rewrite(self, target: TableAt, write: Write, frame: Frame, into: Path) -> Rewrite:
         """The copy-on-write change that applies `frame` to `target`; new Parquet files lie under `into`."""
         return rewrite(self.session, target, write, frame, into)
+
+    @staticmethod
+    def publish(database: Path, schemas: Schemas) -> None:
+        """Makes the DuckDB file `database` show the given tables as views; see `views.publish`."""
+        from .views import publish
+
+        publish(database, schemas)
+
+    @staticmethod
+    def query(
+        schemas: Schemas, sql: str, *, attach: Mapping[str, Path] | None = None, memory: str = "1GB"
+    ) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+        """Column names and rows of one SELECT over the given tables; see `views.query`."""
+        from .views import query
+
+        return query(schemas, sql, attach=attach, memory=memory)

@@ -1,0 +1,212 @@
+"""What people ask of a lake: tables, runs, quarantine, and any SELECT. Reads only, and never blocks a run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..core import TableAt
+from ..errors import ConfigError
+from ..spec.problem import suggest
+from ..spec.project import Project
+from ..store.delta import Table
+from ..store.records import LandLog, RefineLog
+from ..store.storage import LocalStorage
+from .golden import gold_file
+from .parts import part
+from .runner import open_catalog, open_storage
+
+Rows = tuple[Sequence[str], Iterable[Sequence[Any]]]
+HIDDEN = "***"
+TREND = 5
+"""Epochs that a trend shows."""
+_LEDGER = ("path", "bytes", "sha256", "rows", "position", "format", "arrived", "epoch", "object")
+_RUNS = ("run_id", "pipeline", "status", "started", "seconds", "read", "loaded", "quarantined", "error")
+
+
+def query(project: Project, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+    """Columns and rows of one SELECT over bronze.*, silver.*, quarantine.*, gold.* and runs; it cannot write.
+
+    `bronze.<source>` is the ledger of what landed. Raises `ConfigError` for anything that is not a SELECT.
+    """
+    storage = _lake(project)
+    schemas: dict[str, dict[str, TableAt | str]] = {"silver": {}, "quarantine": {}, "bronze": {}}
+    for output, at in _outputs(project):
+        schema, _, name = output.partition(".")
+        schemas[schema][name] = at
+    for source in project.config.sources:
+        schemas["bronze"][source] = _values(_LEDGER, _landed(LandLog(storage, project.stream(source))))
+    schemas["main"] = {"runs": _values(_RUNS, list(recent_runs(project, 1000)[1]))}
+    gold = gold_file(project)
+    attach = {"gold": gold} if gold.exists() else {}
+    ask = part("engines", "duckdb").query
+    columns, rows = ask(schemas, sql, attach=attach, memory=project.config.memory)
+    return columns, rows
+
+
+def tables(project: Project) -> Rows:
+    """One row per silver table: rows, version, epoch, when it was refined last, and its quarantine."""
+    _lake(project)
+    sizes = {output: sum(file.rows for file in at.files) for output, at in _outputs(project)}
+    found = []
+    for name in project.config.tables:
+        last = RefineLog(open_storage(project), name).last
+        silver = (last.outputs if last else {}).get(f"silver.{name}", {})
+        found.append(
+            (
+                name,
+                sizes.get(f"silver.{name}", 0),
+                sizes.get(f"quarantine.{name}", 0),
+                last.epoch if last else 0,
+                silver.get("version", -1),
+                last.time if last else None,
+            )
+        )
+    return ("table", "rows", "quarantined", "epoch", "version", "refined"), found
+
+
+def recent_runs(project: Project, limit: int) -> Rows:
+    """The newest runs first."""
+    _lake(project)
+    with open_catalog(project) as catalog:
+        runs = catalog.runs(limit, project.config.name)
+    return _RUNS, [
+        (
+            run.run_id,
+            run.pipeline_name,
+            run.status,
+            f"{run.start_time:%Y-%m-%d %H:%M:%S}",
+            round(run.metrics.seconds, 1),
+            run.metrics.records_read,
+            run.metrics.inserted + run.metrics.updated,
+            run.metrics.quarantined,
+            run.error,
+        )
+        for run in runs
+    ]
+
+
+def quarantine_rules(project: Project) -> Rows:
+    """Bad rows by table and rule, most frequent first; the trend is over the last epochs, oldest first."""
+    found: list[tuple[Any, ...]] = []
+    storage = _lake(project)
+    for name in project.config.tables:
+        if f"quarantine.{name}" not in dict(_outputs(project)):
+            continue
+        epochs = [done.epoch for done in RefineLog(storage, name).done][-TREND:]
+        _, rows = query(
+            project,
+            "select rule, _epoch, count(*), min(_ingested_at), max(_ingested_at) from (select unnest("
+            f"string_split(rtrim(rules, ';'), ';')) as rule, * from quarantine.\"{name}\") group by all",
+        )
+        total: Counter[str] = Counter()
+        by_epoch: Counter[tuple[str, int]] = Counter()
+        span: dict[str, tuple[datetime, datetime]] = {}
+        for rule, epoch, count, first, last in rows:
+            total[rule] += count
+            by_epoch[rule, epoch] += count
+            low, high = span.get(rule, (first, last))
+            span[rule] = (min(low, first), max(high, last))
+        for rule, count in total.most_common():
+            trend = " → ".join(str(by_epoch[rule, epoch]) for epoch in epochs)
+            found.append((name, rule, count, *span[rule], trend))
+    return ("table", "rule", "rows", "first", "last", "trend"), found
+
+
+def quarantine_rows(project: Project, table: str, limit: int = 20, rule: str | None = None) -> Rows:
+    """Bad rows of a table with file, line, rules and raw text; personal data is masked.
+
+    A record that could not be split into fields is shown only if the contract marks no personal data.
+    """
+    if table not in project.config.tables:
+        raise ConfigError(
+            f"table `{table}` is not defined", hint=suggest(table, project.config.tables, "tables")
+        )
+    columns = ("file", "line", "rules", "raw", "fields", "landed", "epoch")
+    _lake(project)
+    if f"quarantine.{table}" not in dict(_outputs(project)):
+        return columns, []
+    chosen = rule.replace("'", "''") if rule else ""
+    where = f"where list_contains(string_split(rules, ';'), '{chosen}')" if rule else ""
+    _, rows = query(
+        project,
+        f'select _file, _line, rules, raw, fields, _ingested_at, _epoch from quarantine."{table}" {where} '
+        f"order by _ingested_at desc, _line limit {int(limit)}",
+    )
+    private = {name for name, column in project.config.tables[table].contract.columns.items() if column.pii}
+    return columns, [_masked(row, private) for row in rows]
+
+
+def _masked(row: Sequence[Any], private: set[str]) -> Sequence[Any]:
+    if not private:
+        return row
+    file, line, rules, raw, fields, *rest = row
+    try:
+        values: Mapping[str, Any] = json.loads(fields) if fields else {}
+    except ValueError:
+        values = {}
+    if not values:
+        return (file, line, rules, HIDDEN, HIDDEN, *rest)
+    shown = {name: HIDDEN if name in private and value else value for name, value in values.items()}
+    text = str(raw)
+    for name in private:
+        if value := values.get(name):
+            text = text.replace(str(value), HIDDEN).replace(json.dumps(value)[1:-1], HIDDEN)
+    return (file, line, rules, text, json.dumps(shown, ensure_ascii=False), *rest)
+
+
+def _lake(project: Project) -> LocalStorage:
+    if not Path(project.lake).exists():
+        raise ConfigError(f"there is no lake at {project.lake} yet", hint="`headrace run` makes it")
+    return open_storage(project)
+
+
+def _outputs(project: Project) -> list[tuple[str, TableAt]]:
+    """Every table that a done epoch has written, at its newest version."""
+    found = []
+    for name, spec in project.config.tables.items():
+        history = [f"silver.{name}_history"] if spec.history else []
+        for output in (f"silver.{name}", f"quarantine.{name}", *history):
+            at = Table(project.lake.joinpath(*output.split(".")), output).snapshot("").at
+            if at.version >= 0:
+                found.append((output, at))
+    return found
+
+
+def _landed(log: LandLog) -> list[Sequence[Any]]:
+    return [
+        (
+            item.name,
+            item.bytes,
+            item.sha256,
+            item.rows,
+            json.dumps(record.end),
+            json.dumps(dict(item.format)),
+            item.arrived,
+            record.epoch,
+            item.key,
+        )
+        for record in log.records
+        for item in record.objects
+    ]
+
+
+def _values(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """SQL of a relation that holds `rows`; an empty one has the columns all the same."""
+    names = ", ".join(columns)
+    if not rows:
+        return f"select {', '.join(f'null as {name}' for name in columns)} where false"
+    listed = ", ".join(f"({', '.join(map(_literal, row))})" for row in rows)
+    return f"select * from (values {listed}) as listed({names})"
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, (int, float)):
+        return str(value)
+    return "'" + str(value).replace("'", "''") + "'"
