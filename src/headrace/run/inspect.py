@@ -38,8 +38,10 @@ def query(project: Project, sql: str) -> tuple[list[str], Iterator[tuple[Any, ..
     for output, at in _outputs(project):
         schema, _, name = output.partition(".")
         schemas[schema][name] = at
+    records = {key: rows for name in project.config.tables for key, rows in _records(storage, name)}
     for source in project.config.sources:
-        schemas["bronze"][source] = _values(_LEDGER, _landed(LandLog(storage, project.stream(source))))
+        landed = _landed(LandLog(storage, project.stream(source)), records)
+        schemas["bronze"][source] = _values(_LEDGER, landed)
     schemas["main"] = {"runs": _values(_RUNS, list(recent_runs(project, 1000)[1]))}
     gold = gold_file(project)
     attach = {"gold": gold} if gold.exists() else {}
@@ -177,13 +179,19 @@ def _outputs(project: Project) -> list[tuple[str, TableAt]]:
     return found
 
 
-def _landed(log: LandLog) -> list[Sequence[Any]]:
+def _records(storage: LocalStorage, table: str) -> Iterator[tuple[str, int]]:
+    """Bronze key → records that refinement read from it."""
+    for done in RefineLog(storage, table).done:
+        yield from done.files.items()
+
+
+def _landed(log: LandLog, records: Mapping[str, int]) -> list[Sequence[Any]]:
     return [
         (
             item.name,
             item.bytes,
             item.sha256,
-            item.rows,
+            records.get(item.key, item.rows),
             json.dumps(record.end),
             json.dumps(dict(item.format)),
             item.arrived,

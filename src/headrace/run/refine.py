@@ -245,6 +245,7 @@ def _execute(work: Refinery, plan: Plan, log: RefineLog, writer: TableWriter, *,
         now=plan.now,
         time=utc(),
         mode=plan.mode,
+        files=dict(outcome.files),
     )
     log.finish(done)
     reach("refine.done")

@@ -211,7 +211,8 @@ class Done:
     now: str
     time: str
     mode: str = "increment"
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, int] = field(default_factory=dict)
+    """Bronze key → records read from it."""
 
 
 class RefineLog:
