@@ -64,7 +64,6 @@ def _open_zstd(path: Path) -> BinaryIO:
     return io.BufferedReader(Reader(), BLOCK)
 
 
-
 def _open_zip(path: Path) -> BinaryIO:
     try:
         with zipfile.ZipFile(path) as archive:

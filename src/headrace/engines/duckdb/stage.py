@@ -17,9 +17,11 @@ import duckdb
 from headrace.core import RawInput
 from headrace.spec.contract import Drift
 
+from .stage_columnar import stage_parquet
 from .stage_csv import dialect, stage_csv
 from .stage_json import stage_json, stage_jsonl
 from .stage_parts import Stage, StagedFile, Wanted, ident
+from .stage_sheets import stage_avro, stage_text, stage_xlsx
 
 UNION = 12  # so many parts make a view; more are copied into one table
 
@@ -91,7 +93,16 @@ def _nothing(run: Stage, files: Sequence[StagedFile]) -> None:
     """A file without bytes has no records."""
 
 
-_READERS: Mapping[str, Reader] = {"csv": stage_csv, "jsonl": stage_jsonl, "json": stage_json, "empty": _nothing}
+_READERS: Mapping[str, Reader] = {
+    "csv": stage_csv,
+    "jsonl": stage_jsonl,
+    "json": stage_json,
+    "parquet": stage_parquet,
+    "avro": stage_avro,
+    "xlsx": stage_xlsx,
+    "text": stage_text,
+    "empty": _nothing,
+}
 
 
 def _clear(con: duckdb.DuckDBPyConnection, into: str) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
@@ -19,8 +18,8 @@ from .normalise import is_plain
 from .raw import as_text, raw_lines
 from .stage_header import Header, resolve
 from .stage_lines import LineMap, line_at, place, scan
-from .stage_read import RULES, UNQUOTED, CUT, Broken, Reading, load, options
 from .stage_parts import Part, Stage, StagedFile, ident, text
+from .stage_read import CUT, RULES, UNQUOTED, Broken, Reading, load, options
 from .stage_repair import blank_out
 from .stage_slow import read_slowly
 
@@ -67,7 +66,13 @@ def _read(stage: Stage, group: list[Reading], header: Header, attempt: int) -> N
     try:
         select = [f"{e} AS x{i}" for i, e in enumerate(header.expressions)]
         select += ["filename AS _f"] if len(group) > 1 else []
-        load(stage, part, group, f"SELECT {', '.join(select)} FROM {{source}}", options(group[0].form, header.width, long=attempt > 0))
+        load(
+            stage,
+            part,
+            group,
+            f"SELECT {', '.join(select)} FROM {{source}}",
+            options(group[0].form, header.width, long=attempt > 0),
+        )
     except (duckdb.Error, UnicodeDecodeError) as error:
         stage.drop(part)
         if len(group) == 1:
@@ -105,7 +110,11 @@ def _finish(stage: Stage, part: Part, group: list[Reading], header: Header, atte
         no_data = _no_data(reading, header, account, copies.get(index, []))
         part.gone += [(reading.first + o, reading.first + o) for o, _ in no_data]
         numbers[index] = reading.rows - len(no_data)
-        _reject(stage, reading, [*account.rejects, *((account.line(o), header.lines, rule) for o, rule in no_data)])
+        _reject(
+            stage,
+            reading,
+            [*account.rejects, *((account.line(o), header.lines, rule) for o, rule in no_data)],
+        )
     stage.add(part, numbers)
     for index, reading in enumerate(group):
         if accounts[index] is None:

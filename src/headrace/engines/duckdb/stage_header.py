@@ -58,7 +58,10 @@ def match(wanted: Wanted, names: Sequence[str]) -> list[int | None]:
         return None
 
     extras = [name for name in wanted.names if name not in wanted.columns]
-    return [*(field(accepted or [c]) for c, accepted in wanted.columns.items()), *(field([e]) for e in extras)]
+    return [
+        *(field(accepted or [c]) for c, accepted in wanted.columns.items()),
+        *(field([e]) for e in extras),
+    ]
 
 
 def fold(name: str) -> str:

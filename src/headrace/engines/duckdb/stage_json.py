@@ -24,7 +24,7 @@ from .stage_lines import line_at, place
 from .stage_parts import Part, Stage, StagedFile, Wanted, ident, text
 from .stage_read import LINES, Reading, load
 from .stage_slow import UNREADABLE, Numbered, decoded
-from .stage_strict import MALFORMED, Broken, Path, Paths, Text, documents, judge
+from .stage_strict import MALFORMED, Broken, Path, Paths, Text, documents, judge, keys_of
 
 ARRAY_FROM = 1 << 20  # a smaller document is not worth a second reader
 OBJECT = 64 << 20  # bytes of one element of an array
@@ -49,7 +49,9 @@ def paths(wanted: Wanted, forms: Iterable[Mapping[str, Any]]) -> Paths:
         for column, accepted in wanted.columns.items()
     ]
     columns += [[(name,)] for name in wanted.names if name not in wanted.columns]
-    return Paths(columns, len(wanted.columns), wanted.on_new == "quarantine", wanted.on_missing == "quarantine")
+    return Paths(
+        columns, len(wanted.columns), wanted.on_new == "quarantine", wanted.on_missing == "quarantine"
+    )
 
 
 def stage_jsonl(stage: Stage, files: Sequence[StagedFile]) -> None:
@@ -78,7 +80,7 @@ def stage_json(stage: Stage, files: Sequence[StagedFile]) -> None:
 def _read_lines(stage: Stage, group: list[Reading], wanted: Paths) -> None:
     part = Part(stage.table("json"), [r.file for r in group], delta=[0] * len(group))
     options = f"{LINES}, compression={text(str(group[0].form.get('compression') or 'none'))}"
-    query = extraction(wanted, "coalesce(c0, '')", len(group) > 1, group[0].form.get("keys") or ())
+    query = extraction(wanted, "coalesce(c0, '')", len(group) > 1, _usual(group[0], wanted))
     try:
         load(stage, part, group, query, options)
     except (duckdb.Error, UnicodeDecodeError):
@@ -113,7 +115,17 @@ def _read_lines(stage: Stage, group: list[Reading], wanted: Paths) -> None:
         _judge_lines(stage, reading.file, wanted)
 
 
-def _doubtful(stage: Stage, part: Part, group: Sequence[Reading]) -> Mapping[int, list[tuple[int, str | None]]]:
+def _usual(reading: Reading, wanted: Paths) -> Mapping[Path, Sequence[str]]:
+    try:
+        with closing(open_plain(reading.path, reading.form.get("compression"))) as stream:
+            return keys_of(decoded(stream.readline(BLOCK), "utf-8"), wanted)
+    except BROKEN:
+        return {}
+
+
+def _doubtful(
+    stage: Stage, part: Part, group: Sequence[Reading]
+) -> Mapping[int, list[tuple[int, str | None]]]:
     """Per place in the group, (rowid, text) of the rows to judge; the text is None for blank lines."""
     order = sorted(range(len(group)), key=lambda i: group[i].first)
     starts = [group[i].first for i in order]
@@ -173,7 +185,7 @@ def _read_array(stage: Stage, file: StagedFile, wanted: Paths) -> bool:
     """Whether DuckDB could read the document as an array; if not, nothing was staged."""
     part = Part(stage.table("json"), [file], delta=[1])
     source = f"read_json_objects({text(str(file.path))}, format='array', maximum_object_size={OBJECT})"
-    query = extraction(wanted, "json::VARCHAR", False, file.form.get("keys") or ()).replace("{source}", source)
+    query = extraction(wanted, "json::VARCHAR", False, {}).replace("{source}", source)
     try:
         stage.con.execute(f"CREATE TEMP TABLE {ident(part.table)} AS {query}")
     except (duckdb.Error, UnicodeDecodeError):
@@ -218,7 +230,7 @@ def _judge_document(stage: Stage, file: StagedFile, wanted: Paths) -> None:
 
 def _blocks(stream: BinaryIO, encoding: str) -> Iterator[str]:
     # A document that mixes encodings has no lines to tell them by; it is judged as UTF-8.
-    name = {"utf-8": "utf-8", "mixed": "utf-8"}.get(encoding, encoding)
+    name = "utf-8" if encoding == "mixed" else encoding
     decoder = codecs.getincrementaldecoder(name)("strict")
     while block := stream.read(BLOCK):
         yield decoder.decode(block)

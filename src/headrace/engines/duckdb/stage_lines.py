@@ -41,7 +41,7 @@ def scan(path: Path, form: Mapping[str, Any], offsets: Iterable[int]) -> LineMap
     number, at, next_offset = 0, 0, 0
     limit = wanted[0] if wanted else None
     with open_plain(path, form.get("compression")) as stream:
-        for number, line in enumerate(lines(stream, line_end(form)), 1):  # noqa: B007
+        for number, line in enumerate(lines(stream, line_end(form)), 1):
             if len(line) < 3 and not line.strip(b"\r\n"):
                 blank.append(number)
             if limit is not None:

@@ -22,7 +22,7 @@ RULES = {
 NEWLINES = {"\n": r"'\n'", "\r": r"'\r'"}
 LINES = (
     "auto_detect=false, columns={'c0': 'VARCHAR'}, header=false, delim='\x01\x02\x03\x01', quote='', escape='', "
-    r"strict_mode=true, max_line_size=16000000"
+    "strict_mode=true"
 )
 """Options that give physical lines, blank ones as NULL; the delimiter is no text."""
 CUT = 9_000  # a rejected line is reported up to 10,000 characters: a longer one may have swallowed anything
@@ -42,7 +42,8 @@ class Broken:
     @property
     def swallows(self) -> bool:
         return self.kind == "LINE SIZE OVER MAXIMUM" or (
-            self.kind == UNQUOTED and (len(self.raw) >= CUT or "\n" in self.raw.strip("\n") or "\r" in self.raw)
+            self.kind == UNQUOTED
+            and (len(self.raw) >= CUT or "\n" in self.raw.strip("\n") or "\r" in self.raw)
         )
 
 

@@ -10,7 +10,9 @@ from typing import Any
 from .raw import BLOCK, open_plain
 
 
-def blank_out(path: Path, form: Mapping[str, Any], spans: list[tuple[int, int]], filler: bytes, to: Path) -> None:
+def blank_out(
+    path: Path, form: Mapping[str, Any], spans: list[tuple[int, int]], filler: bytes, to: Path
+) -> None:
     """Copies `path`, decompressed, to `to` with each (first byte, end byte) of `spans` replaced by `filler`."""
     with closing(open_plain(path, form.get("compression"))) as stream, to.open("wb") as out:
         at = 0

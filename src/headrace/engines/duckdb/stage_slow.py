@@ -164,7 +164,9 @@ def _splitter(form: Mapping[str, Any]) -> Split:
             if found:
                 value, at = found[1], found.end()
                 if escape in value:
-                    value = value.replace(quote + quote, quote) if escape == quote else escaped.sub(r"\1", value)
+                    value = (
+                        value.replace(quote + quote, quote) if escape == quote else escaped.sub(r"\1", value)
+                    )
                 values.append(value)
             elif opens.match(line, at):
                 return None, OPEN

@@ -80,6 +80,18 @@ def judge(source: str, paths: Paths) -> tuple[list[str | None] | None, str | Non
         return None, MALFORMED
 
 
+def keys_of(source: str, paths: Paths) -> dict[Path, list[str]]:
+    """The keys of a record and of the objects on the way to its values; empty if it is no object."""
+    try:
+        record = _DECODER.decode(source)
+    except (ValueError, RecursionError):
+        return {}
+    found = {path: _find(record, path)[0] for path in ((), *paths.parents)}
+    return {
+        path: list(dict.fromkeys(k for k, _ in v.pairs)) for path, v in found.items() if isinstance(v, Object)
+    }
+
+
 def _flaw(record: Object, paths: Paths) -> str | None:
     for path in ((), *paths.parents):
         inner, there = _find(record, path)
@@ -190,7 +202,9 @@ def documents(text: Text, key: str | None) -> Iterator[str]:
         yield from _elements(text)
     elif key is None or text.peek() != "{":
         whole = text.value()
-        _end(text)
+        if text.peek():
+            text.buffer, text.at = whole + text.buffer[text.at :], 0
+            raise Broken("text after the end of the document")
         yield whole
         return
     else:
