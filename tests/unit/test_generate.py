@@ -163,3 +163,11 @@ def test_the_ledger_of_the_truth_always_balances_and_order_does_not_matter(
     apply(reverse, (a + b)[::-1])
     assert split.rows == at_once.rows == reverse.rows
     assert split.history == at_once.history == reverse.history
+
+
+def test_no_header_of_a_csv_is_an_object_of_the_json(made: tuple[Path, Truth]) -> None:
+    folder, _ = made
+    record = json.loads(next((folder / "landing" / "online").iterdir()).open(encoding="utf-8").readline())
+    contract = Contract.model_validate(yaml.safe_load(CONTRACT.read_text()))
+    accepted = {name for column in contract.columns.values() for name in column.source}
+    assert not accepted & record.keys()

@@ -28,14 +28,14 @@ _SPELLINGS = (
     ("customer_city", "city", "Ort", "customer.city"),
     ("customer_segment", "segment", "Kundengruppe", "customer.segment"),
     ("product_id", "product_id", "Artikelnummer", "product.id"),
-    ("product_name", "product", "Artikel", "product.name"),
+    ("product_name", "product_name", "Artikel", "product.name"),
     ("product_category", "category", "Warengruppe", "product.category"),
     ("unit_price", "unit_price", "Einzelpreis", "product.unit_price"),
     ("quantity", "quantity", "Menge", "order.quantity"),
     ("discount", "discount", "Rabatt", "order.discount"),
     ("total_amount", "total", "Gesamtbetrag", "order.total"),
     ("currency", "currency", "Währung", "order.currency"),
-    ("payment_method", "payment", "Zahlungsart", "payment.method"),
+    ("payment_method", "payment_type", "Zahlungsart", "payment.method"),
     ("status", "status", "Bestellstatus", "order.status"),
 )
 FIELDS, _PLAIN_HEADER, _GERMAN_HEADER, _JSON_PATHS = zip(*_SPELLINGS, strict=True)
