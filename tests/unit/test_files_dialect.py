@@ -38,6 +38,9 @@ def lines_of(text: str) -> list[str]:
         ("city,country\nParis,France\nRome,Italy\n", ",", ("city", "country")),
         ("red,green\ngreen,red\nred,red\n", ",", None),
         ("when\n2020-01-01 10:00:00\n2020-01-01 11:30:00\n", ",", ("when",)),
+        ("yes\nno\nyes\nno\n", ",", None),
+        ("state\nyes\nno\nyes\n", ",", ("state",)),
+        ('"hello\nworld","5"\n"what,\n brings, you here\n","6"\n', ",", None),
         ("price\n1,50\n2,75\n", ";", ("price",)),
     ],
 )

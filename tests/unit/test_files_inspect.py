@@ -21,6 +21,7 @@ from headrace.errors import Refused
 from headrace.sources import unpack
 from headrace.sources.how import How
 from headrace.sources.inspect import FileInspector, Past, has_rows
+from headrace.sources.text import SAMPLE
 
 SharedData = Callable[[str], Path]
 TABLE = "id,name,day\n" + "".join(f"{i},name {i},2024-01-{i % 28 + 1:02d}\n" for i in range(300))
@@ -117,6 +118,11 @@ def test_quotes_that_come_after_the_sample() -> None:
     assert (inches["quote"], inches["quoted"]) == (None, True)
     both = look((plain + '7,5" pipe\n' + "8,plain\n" * 300_000 + '9,"a, b"\n').encode())
     assert both["quote"] == '"'
+    tabs = plain.replace(",", "\t")
+    assert look((tabs + '7\t"a\tb"\n').encode())["quote"] == '"'
+    songs = '7\t"Heroes" (song)\n8\t"Weird Al" Y\n9\t"Heroes"\n'
+    assert look((tabs + songs).encode())["quote"] is None
+    assert look((songs + tabs).encode())["quote"] is None
 
 
 @pytest.mark.parametrize("chunk", [1 << 20, 97])
@@ -433,7 +439,15 @@ def test_overrides() -> None:
     assert (found["delimiter"], found["quote"], found["header"]) == (";", None, None)
     assert (found["names"], found["skip"], found["footer_lines"]) == (["a", "b"], 1, 1)
     assert (found["encoding"], found["rows"]) == ("windows-1252", 2)
-    assert look(b"some line\nother, line\n", "a", how=How(format="text"))["rows"] == 2
+
+
+def test_plain_text_is_a_table_of_its_lines() -> None:
+    for found in (
+        look(b'some "line\nother, line\n', "a", how=How(format="text")),
+        look(b'some "line\nother, line\n', "a.log"),
+    ):
+        assert (found["type"], found["names"], found["columns"], found["rows"]) == ("csv", ["line"], 1, 2)
+        assert (found["header"], found["quote"], found["skip"], found["footer_lines"]) == (None, None, 0, 0)
 
 
 @settings(max_examples=150, deadline=None)
@@ -446,6 +460,25 @@ def test_no_bytes_crash_it_and_chunks_do_not_matter(data: bytes, chunk: int, nam
             return str(error)
 
     assert outcome(chunk) == outcome(1 << 20)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.sampled_from(['"', ",", "\n", "\\", "é", "x", '"\n', '","', "\t", "\r\n"])),
+    st.integers(1, 30),
+)
+def test_chunks_do_not_matter_behind_the_sample_either(end: list[str], chunk: int) -> None:
+    for mark in (",", "\t", "||"):
+        row = f"1{mark}plain\n"
+        whole = (f"id{mark}name\n" + row * (SAMPLE // len(row) + 40) + "".join(end)).encode()
+        outcomes = []
+        for size in (1 << 20, chunk):
+            inspector = FileInspector("a.csv", How(truncated="accept"))
+            inspector.feed(whole[:SAMPLE])
+            for at in range(SAMPLE, len(whole), size):
+                inspector.feed(whole[at : at + size])
+            outcomes.append(inspector.result())
+        assert outcomes[0] == outcomes[1]
 
 
 @settings(max_examples=60, deadline=None)

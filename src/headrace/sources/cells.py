@@ -54,7 +54,8 @@ def data_like(cell: str) -> bool:
 def has_header(rows: Sequence[Sequence[str]], columns: int) -> bool:
     """Whether the first row names the columns: no values in it, and unlike what is below it."""
     first = [cell.strip() for cell in rows[0]]
-    body = [row for row in rows[1:_JUDGED_ROWS] if list(row) != list(rows[0])]
+    # A whole header repeated below is one; a single word repeated is a value.
+    body = [row for row in rows[1:_JUDGED_ROWS] if len(row) == 1 or list(row) != list(rows[0])]
     filled = [cell for cell in first if cell]
     if not filled or 2 * len(filled) < len(first):
         return False

@@ -71,7 +71,9 @@ def sniff(text: str, newline: str, *, complete: bool, given: Given | None = None
     if not given.delimiter:
         marks = [mark for mark in marks if not _one_column(lines, mark)]
     best: tuple[float, Dialect] | None = None
-    counted = [(mark, *_regularity(_bare(lines, _default_quote(lines, mark, given)), mark)) for mark in marks]
+    counted = [
+        (mark, *_regularity(_bare(lines, mark, _default_quote(lines, mark, given)), mark)) for mark in marks
+    ]
     likely = [entry for entry in counted if entry[1] > 1 and entry[2] >= 0.5] or counted
     if any(mark != " " for mark, _, _ in likely):
         likely = [entry for entry in likely if entry[0] != " "]
@@ -198,8 +200,7 @@ def _with_quote(lines: Sequence[str], mark: str, given: Given) -> Dialect:
     edge = re.escape(mark)
 
     def proper(sign: str) -> int:
-        pattern = rf"(?:^|{edge}) ?{sign}(?:[^{sign}\\]|{sign}{sign}|\\.){{0,5000}}{sign} ?(?={edge}|$)"
-        return sum(1 for _ in re.finditer(pattern, text, re.M))
+        return sum(1 for _ in re.finditer(_enclosed(mark, sign), text, re.M))
 
     quote: str | None
     if given.quote is not None:
@@ -218,14 +219,17 @@ def _with_quote(lines: Sequence[str], mark: str, given: Given) -> Dialect:
     return Dialect(mark, quote, escape)
 
 
-def _bare(lines: Sequence[str], quote: str | None) -> list[str]:
-    """The lines without their quoted parts; a quoted newline joins lines."""
+def _enclosed(mark: str, sign: str) -> str:
+    """A quoted field; it may span lines. What is not closed before a delimiter is no quoted field."""
+    edge = re.escape(mark)
+    return rf"(^|{edge}) ?{sign}(?:\\{sign}|{sign}{sign}|[^{sign}]){{0,5000}}{sign} ?(?={edge}|$)"
+
+
+def _bare(lines: Sequence[str], mark: str, quote: str | None) -> list[str]:
+    """The lines without their quoted fields; a quoted newline joins lines."""
     text = "\n".join(lines[:_SAMPLE_LINES])
     if quote and quote in text:
-        text = text.replace("\\" + quote, "")
-        text = re.sub(rf"{quote}[^{quote}\n]*{quote}", "q", text)
-        if quote in text:
-            text = re.sub(rf"{quote}[^{quote}]{{0,5000}}{quote}", "q", text)
+        text = re.sub(_enclosed(mark, quote), r"\1q", text, flags=re.M)
     return [line for line in text.split("\n") if line.strip()]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core import Landed
@@ -167,13 +167,10 @@ class FileInspector:
             return AvroScan()
         if kind == "xlsx":
             raise Refused("it is not an Excel workbook (.xlsx)", hint="save it as .xlsx or CSV")
-        texts: dict[str | None, TextKind | None] = {
-            "csv": "csv",
-            "jsonl": "jsonl",
-            "json": "json",
-            "text": "text",
-        }
-        return TextScan(self.how, texts.get(kind))
+        if kind == "text":
+            return TextScan(_lines(self.how), "csv")
+        known: dict[str | None, TextKind] = {"csv": "csv", "jsonl": "jsonl", "json": "json"}
+        return TextScan(self.how, known.get(kind))
 
     def _suffix(self) -> str:
         parts = (self._member or self.name).lower().rsplit("/", 1)[-1].split(".")
@@ -217,11 +214,17 @@ class FileInspector:
         )
 
 
+def _lines(how: How) -> How:
+    """Plain text is a table of one column, `line`, cut by a sign that text does not hold."""
+    names = how.header if isinstance(how.header, tuple) else ("line",)
+    return replace(how, delimiter="\x1f", quote="", header=names, skip=how.skip or 0, footer=how.footer or 0)
+
+
 def _blank(facts: Mapping[str, Any]) -> bool:
     """Not even a header or an empty list: nothing but white space."""
     if facts["type"] == "json":
         return facts.get("rows") is None
-    return facts["type"] in ("csv", "jsonl", "text") and facts.get("header") is None
+    return facts["type"] in ("csv", "jsonl") and facts.get("header") is None
 
 
 def has_rows(landed: Landed) -> bool:

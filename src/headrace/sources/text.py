@@ -1,4 +1,4 @@
-"""Inspects text as it streams by: encoding, newlines, quotes, and then what kind of text it is."""
+"""Inspects text as it streams by: encoding, newlines, quotes, and what kind of text it is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAIL = 128 * 1024
 _PAIR = re.compile(rb"[\xc2-\xf4][\x80-\xbf]")
 """In every line that is UTF-8 and not ASCII; rare in Windows-1252."""
 
-TextKind = Literal["csv", "jsonl", "json", "text"]
+TextKind = Literal["csv", "jsonl", "json"]
 
 
 class TextScan:
@@ -47,7 +47,8 @@ class TextScan:
         """Some text beyond ASCII is, or is not, UTF-8."""
         self._begun = False
         self._cut_character = False
-        self._proper: re.Pattern[bytes] | None = None
+        self._opens = self._closes = 0
+        """Quotes right behind, and right before, a delimiter or a line's end."""
 
     def feed(self, data: bytes) -> None:
         if self._begun:
@@ -62,12 +63,11 @@ class TextScan:
             self._begin(complete=True)
         self._end_of_characters()
         if self.kind == "csv":
+            self._settle_quote()
             return texts.csv_found(self)
         if self.kind == "jsonl":
             return texts.jsonl_found(self)
-        if self.kind == "json":
-            return texts.json_found(self)
-        return texts.text_found(self)
+        return texts.json_found(self)
 
     @property
     def newline(self) -> str:
@@ -77,7 +77,7 @@ class TextScan:
 
     @property
     def final_newline(self) -> bool:
-        return self.tail.endswith((b"\n", b"\r"))
+        return self.tail.endswith(b"\r" if self.newline == "\r" else b"\n")
 
     @property
     def lines(self) -> int:
@@ -120,23 +120,10 @@ class TextScan:
             )
         plain = self._plain(raw[marker:])
         self.sample = bytearray(plain)
-        text = self.decode(plain)
-        newline = "\r" if "\r" in text and "\n" not in text else "\n"
         if self.kind is None:
-            self.kind = texts.kind_of(text)
+            self.kind = texts.kind_of(self.decode(plain))
         if self.kind == "csv":
-            how = self.how
-            given = Given(
-                delimiter=how.delimiter,
-                quote=how.quote,
-                header=how.header if isinstance(how.header, bool) else (False if how.header else None),
-                skip=how.skip,
-            )
-            self.dialect = sniff(text, newline, complete=complete, given=given)
-            if self.how.quote is None and not self.dialect.row_end:
-                edge = re.escape(self.dialect.delimiter.encode())
-                pattern = rb'(?:^|%b)"(?:[^"\n]|"")*"(?=%b|\r?$)' % (edge, edge)
-                self._proper = re.compile(pattern, re.M)
+            self.dialect = self._sniffed(self.how.quote)
         self._count(plain)
 
     def _plain(self, data: bytes) -> bytes:
@@ -150,33 +137,52 @@ class TextScan:
             self.returns += data.count(b"\r")
         if not self.nul:
             self.nul = b"\0" in data
+        before = self.tail[-8:] or b"\n"
         self.tail = data[-TAIL:] if len(data) >= TAIL else (self.tail + data)[-TAIL:]
         if self.dialect:
-            self._count_quotes(data, self.dialect)
+            self._count_quotes(before, data, self.dialect)
         if not self._wide and not (self.how.encoding and not self.how.encoding.startswith("utf-8")):
             self._check_utf8(data)
 
-    def _count_quotes(self, data: bytes, dialect: Dialect) -> None:
+    def _sniffed(self, quote: str | None) -> Dialect:
+        how = self.how
+        header = how.header if isinstance(how.header, bool) else (False if how.header else None)
+        text = self.decode(bytes(self.sample))
+        newline = "\r" if "\r" in text and "\n" not in text else "\n"
+        given = Given(delimiter=how.delimiter, quote=quote, header=header, skip=how.skip)
+        return sniff(text, newline, complete=self.complete, given=given)
+
+    def _count_quotes(self, before: bytes, data: bytes, dialect: Dialect) -> None:
         quote = (dialect.quote or '"').encode()
-        if quote not in data:
+        if quote not in data and quote not in before[-4:]:
             return
-        first = self.quotes == 0
+
+        def count(sign: bytes) -> int:
+            # What a chunk's edge cuts in two is counted with the second part.
+            return (before[1 - len(sign) :] + data).count(sign)
+
         self.quotes += data.count(quote)
         if dialect.escape == "\\":
-            self.quotes -= data.count(b"\\" + quote)
-        if self._proper is None:
-            return
-        # The sample may have had no quote, or stray ones: what quotes is what encloses a field somewhere.
-        proper = self._proper.search(data) is not None
-        if proper and dialect.quote != "'":
-            self.dialect = _requoted(dialect, '"')
-            self._proper = None
-        elif first and dialect.quote == '"' and not self._opening(data, dialect):
-            self.dialect = _requoted(dialect, None)
+            self.quotes -= count(b"\\" + quote)
+        mark = dialect.delimiter.encode()
+        if dialect.delimiter not in ",;":
+            self._opens += count(mark + quote) + count(b"\n" + quote)
+            self._closes += sum(count(quote + end) for end in (mark, b"\n", b"\r"))
+        elif not self._opens:
+            # Where quoting is the custom, one opening settles it.
+            starts = (mark + quote, mark + b" " + quote, b"\n" + quote, b"\r" + quote)
+            self._opens = int(any(count(sign) for sign in starts))
 
-    def _opening(self, data: bytes, dialect: Dialect) -> bool:
-        edge = re.escape(dialect.delimiter.encode())
-        return dialect.delimiter in ",;" and re.search(rb'(?:^|%b) ?"' % edge, data, re.M) is not None
+    def _settle_quote(self) -> None:
+        """The sample may not have shown whether quotes enclose fields or are part of them; the file has."""
+        found = self.dialect
+        if found is None or found.row_end or found.quote == "'" or self.how.quote is not None:
+            return
+        if self.quotes:
+            closes = self._closes + self.tail.endswith(b'"')
+            encloses = self._opens > 0 and (found.delimiter in ",;" or closes >= 0.7 * self._opens)
+            if encloses != (found.quote is not None):
+                self.dialect = self._sniffed('"' if encloses else "")
 
     def _check_utf8(self, data: bytes) -> None:
         if self._strict is not None:
@@ -222,12 +228,6 @@ def _valid_line(data: bytes) -> bool:
         except UnicodeDecodeError:
             at = end
     return False
-
-
-def _requoted(dialect: Dialect, quote: str | None) -> Dialect:
-    values = {name: getattr(dialect, name) for name in Dialect.__slots__}
-    escape = dialect.escape if quote and dialect.escape else quote
-    return Dialect(**{**values, "quote": quote, "escape": escape})
 
 
 def _encoding_of(raw: bytes, given: str | None) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""What a streamed text turned out to be: CSV, JSON Lines, one JSON document, or plain lines."""
+"""What a streamed text turned out to be: CSV, JSON Lines, or one JSON document."""
 
 from __future__ import annotations
 
@@ -44,6 +44,9 @@ def csv_found(scan: TextScan) -> Found:
     if scan.complete and scan.lines <= _WHOLE:
         kept = _lines(scan)[dialect.skip : scan.lines - footer]
         rows = max(len(parse(kept, dialect)) - (dialect.header is not None), 0)
+        if dialect.columns == 1 and rows and not all(kept):
+            # In a table of one column a blank line may be a missing value.
+            rows = None
     names = scan.how.header if isinstance(scan.how.header, tuple) else None
     facts: dict[str, Any] = {
         "delimiter": dialect.delimiter,
@@ -104,11 +107,6 @@ def json_found(scan: TextScan) -> Found:
     rows = len(items) if items is not None else None
     facts = {"type": "json", **_common(scan), "keys": list(keys), "records": path, "rows": rows}
     return Found(facts, rows, rows == 0 or not head, cut)
-
-
-def text_found(scan: TextScan) -> Found:
-    facts = {"type": "text", **_common(scan), "rows": scan.lines}
-    return Found(facts, scan.lines, scan.lines == 0, _cut(scan))
 
 
 def _common(scan: TextScan) -> dict[str, Any]:
