@@ -1,4 +1,4 @@
-"""Fixtures for all tests. Real data is used where it is there; a test without it skips, or fails if STRICT=1."""
+"""Fixtures for all tests. Real data is used where it is; a test without it skips, or fails if STRICT=1."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Machines differ and are shared: a property is judged by what it says, not by how long it takes. The same
+# examples every time, so that a failure is a change and not the weather; HYPOTHESIS_PROFILE=search looks on.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 _DATA = Path(os.environ.get("HEADRACE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

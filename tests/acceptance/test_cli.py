@@ -129,13 +129,15 @@ def test_quarantine_tells_file_line_rule_and_text(ran: Path) -> None:
     assert rules == {"quantity.type": 1, "product.required": 1}
     shown = headrace("quarantine", "show", "orders", "--rule", "quantity.type", "-f", "json", cwd=ran)
     (row,) = json.loads(shown.stdout)
-    assert row["_line"] == 6
-    assert row["_file"].endswith("orders.csv")
+    assert row["line"] == 6
+    assert row["file"].endswith("orders.csv")
     assert "1004,porto,Coffee beans,abc,14.50" in row["raw"]
 
 
 def test_status_before_and_after_a_run(shop: Path) -> None:
-    assert headrace("status", cwd=shop).returncode == OK
+    before = headrace("status", cwd=shop)
+    assert before.returncode == USAGE
+    assert "hint: `headrace run` makes it" in before.stderr
     headrace("run", cwd=shop)
     document = json.loads(headrace("status", "-f", "json", cwd=shop).stdout)
     assert [table["table"] for table in document["tables"]] == ["orders"]
