@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,11 @@ def test_scalars_are_what_a_reader_takes_them_for() -> None:
 
 def test_keys_are_text() -> None:
     assert parse("1: a\nNO: b\ntrue: c\n", "p.yml").value == {"1": "a", "NO": "b", "true": "c"}
+
+
+def test_json_is_yaml() -> None:
+    value = {"a": ["\U0001f600 é", None, True, 1.5, {"b": {}}]}
+    assert parse(json.dumps(value), "p.yml").value == value
 
 
 def test_every_key_and_entry_has_its_line() -> None:
@@ -68,6 +74,7 @@ def test_every_key_and_entry_has_its_line() -> None:
         ("a: 1\nb: \x07", 2, "does not allow"),
         ("# only a comment", 1, "is empty"),
         ("a: &a [*a]", 1, "anchors"),
+        ('a: "\\ud83d"', 1, "half a character"),
         ("a: {<<: 3}", 1, "`<<` needs a mapping"),
     ],
 )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from headrace.errors import ConfigError
@@ -308,3 +313,74 @@ def test_fingerprint_is_of_the_meaning_not_the_spelling(tmp_path: Path) -> None:
     assert load(project(tmp_path, spelled), environ={}).fingerprint == first
     changed = CONTRACT.replace("min: 0", "min: 1")
     assert load(project(tmp_path, contract=changed), environ={}).fingerprint != first
+
+
+WHOLE: dict[str, Any] = {
+    "name": "p",
+    "sources": {"s": {"type": "files", "path": "x", "id": "s1"}},
+    "tables": {
+        "t": {
+            "from": ["s"],
+            "keys": ["id"],
+            "latest_by": ["at"],
+            "delete_when": "gone",
+            "partition_by": ["at"],
+            "steps": [{"processor": "a:b"}],
+            "contract": {
+                "columns": {
+                    "id": {"type": "integer", "min": 1, "max": 5, "references": "t.id"},
+                    "at": {"type": "date", "formats": ["%d/%m/%Y"], "from": ["A"], "values": ["2026-01-31"]},
+                    "price": {"type": "decimal(9,2)", "default": 1, "severity": "warn"},
+                    "gone": {"type": "boolean", "map": {"x": "true"}, "clean": ["trim"]},
+                },
+                "rules": {"r": {"check": "id > 0"}},
+                "expect": [{"unique": ["id"]}, {"sum": "price", "between": [0, 5]}, {"rows": [1, None]}],
+                "nulls": ["", "-"],
+            },
+        }
+    },
+    "gold": {"dbt": "dbt"},
+    "encryption": {"key": "k", "keys": {"k": "${K:-x}"}},
+    "monitoring": {"freshness": "1h", "alerts": ["a"]},
+    "environments": {"prod": {"lake": "/l", "tables": {"t": {"history": True}}}},
+}
+odd = st.one_of(
+    st.sampled_from(
+        [None, True, -1, 0, 1.5, "", "x", "${NOPE}", "*", "%d", [], {}, [[]], {"x": {}}, [None], [5]]
+    ),
+    st.text(max_size=5),
+)
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    children = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    return [at, *(place for key, child in children for place in places(child, (*at, key)))]
+
+
+def changed(value: Any, at: tuple[Any, ...], new: Any) -> Any:
+    if not at:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[at[0]] = changed(value[at[0]], at[1:], new)
+    return copy
+
+
+def test_the_whole_definition_is_good(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yml").write_text(json.dumps(WHOLE))
+    assert load(tmp_path, "prod", {}).config.tables["t"].history
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(places(WHOLE)[1:]), odd, st.sampled_from([None, "prod"]))
+def test_any_change_loads_or_is_explained(at: tuple[Any, ...], new: Any, env: str | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pipeline.yml"
+        file.write_text(json.dumps(changed(WHOLE, at, new), indent=1))
+        try:
+            load(file, env, {})
+        except ConfigError as error:
+            lines = str(error).splitlines()
+            assert all(line.startswith(("pipeline.yml", "hint: ")) for line in lines), lines
+            assert not lines[0].startswith("hint: ")

@@ -180,7 +180,7 @@ class _Builder:
                 continue
             if not isinstance(key, yaml.ScalarNode):
                 raise Unreadable(self._mark(key), "a key must be text", "write `key: value`")
-            name: str = key.value
+            name = self._text(key)
             if name in own:
                 first = self.marks[(*at, name)].line
                 message = f"key `{name}` is there twice (first in line {first})"
@@ -204,7 +204,7 @@ class _Builder:
         return result
 
     def _scalar(self, node: yaml.Node) -> Any:
-        text: str = node.value
+        text = self._text(node)
         kind = node.tag.removeprefix(_CORE)
         try:
             if kind == "int":
@@ -216,6 +216,14 @@ class _Builder:
         if kind == "bool":
             return text.lower() == "true"
         return None if kind == "null" else text
+
+    def _text(self, node: yaml.Node) -> str:
+        """The scalar's text; characters that JSON escapes in halves (\\ud83d\\ude00) are put together."""
+        text: str = node.value
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise Unreadable(self._mark(node), "has half a character", "remove the escape `\\ud…`") from error
 
     def _mark(self, node: yaml.Node) -> Mark:
         return Mark(self.file, node.start_mark.line + 1)

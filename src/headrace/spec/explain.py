@@ -45,8 +45,8 @@ def report(found: Iterable[Problem], shown: Shown, resolved: Mapping[KeyPath, Re
     lines: dict[tuple[str, int, str], str] = {}
     for problem in found:
         mark = shown.where(problem.at)
-        text = hide(_labelled(problem, mark), resolved, problem.at)
-        hint = hide(problem.hint, resolved, problem.at) if problem.hint else ""
+        text = _one_line(hide(_labelled(problem, mark), resolved, problem.at))
+        hint = _one_line(hide(problem.hint, resolved, problem.at)) if problem.hint else ""
         lines.setdefault((mark.file if mark else "", mark.line if mark else 0, text), hint)
     files = list(dict.fromkeys(mark.file for mark in shown.marks.values()))
     ordered = sorted(
@@ -61,6 +61,11 @@ def report(found: Iterable[Problem], shown: Shown, resolved: Mapping[KeyPath, Re
         if hint:
             parts.append(f"hint: {hint}")
     return ConfigError("\n".join(parts))
+
+
+def _one_line(text: str) -> str:
+    """`text` with line ends and other control characters spelt out: a value must not fake a line."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
 
 
 def _labelled(problem: Problem, mark: Mark | None) -> str:
