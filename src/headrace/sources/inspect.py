@@ -180,7 +180,7 @@ class FileInspector:
 
     def _empty(self) -> Mapping[str, Any]:
         if self.how.empty == "refuse":
-            raise self._refused("it is empty", "empty")
+            raise self._refused("it is empty" if not self._size else "it is empty: it holds no data", "empty")
         return {"type": "empty", "compression": self._compression, "lines": 0, "rows": 0}
 
     def _judged(self, found: Found) -> Mapping[str, Any]:
