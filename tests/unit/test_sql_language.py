@@ -193,7 +193,9 @@ def test_expectations_judge_sets() -> None:
     con = connect()
     con.execute(
         """CREATE TEMP TABLE rows AS SELECT * FROM (VALUES
-        (1, 0.1::DECIMAL(5,2), TIMESTAMPTZ '2026-06-14 12:00'), (1, 0.15, TIMESTAMPTZ '2026-06-14 11:00'), (2, 0.05, NULL)) t(k, v, seen)"""
+        (1, 0.1::DECIMAL(5,2), TIMESTAMPTZ '2026-06-14 12:00'),
+        (1, 0.15, TIMESTAMPTZ '2026-06-14 11:00'),
+        (2, 0.05, NULL)) t(k, v, seen)"""
     )
     compiled = expectations(step, "duckdb", "rows")
     found = [(e.name, e.severity, *con.execute(e.sql).fetchall()[0]) for e in compiled]
