@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_JUDGED_ROWS = 200
+_JUDGED_ROWS = 100
 
 _NUMBER = (
     r"[-+(]?\s?[$€£¥]?\s?(?:\d{1,3}(?:[ ,.'\u00a0]\d{3})+|\d+)?"

@@ -18,8 +18,8 @@ from .cells import data_like, has_header, is_remark, is_total, plausible, titles
 SINGLE = ",\t;|^~\x01\x1f\xa7\xac:#*& "
 """Delimiters tried, best first where two are equally good."""
 _PAIRED = "|:~^#$@&"
-_SAMPLE_LINES = 300
-_JUDGED_ROWS = 100
+_SAMPLE_LINES = 200
+_JUDGED_ROWS = 40
 _MAX_SPAN = 200
 """Lines that one quoted field may span in a sample; more is taken for a broken quote."""
 
@@ -63,7 +63,7 @@ def sniff(text: str, newline: str, *, complete: bool, given: Given | None = None
         lines = [line.removesuffix("\r") for line in lines]
     if lines and (lines[-1] == "" or (not complete and len(lines) > 1)):
         lines.pop()
-    lines = lines[: 4 * _SAMPLE_LINES]
+    lines = lines[:_SAMPLE_LINES]
     ended = _row_end(lines) if given.delimiter is None or len(given.delimiter) > 1 else None
     if ended:
         return _finish(lines, ended, given)
@@ -98,6 +98,13 @@ def sniff(text: str, newline: str, *, complete: bool, given: Given | None = None
 def parse(lines: Sequence[str], dialect: Dialect) -> list[list[str]]:
     """Records of `lines` in `dialect`; a quote that is never closed ends with its own line."""
     return [row for _, row in _records(lines, dialect)]
+
+
+def count_records(lines: Sequence[str], dialect: Dialect) -> int:
+    """How many records `parse` would return."""
+    if dialect.row_end or (dialect.quote and any(dialect.quote in line for line in lines)):
+        return sum(1 for _ in _records(lines, dialect))
+    return sum(1 for line in lines if line.strip(" "))
 
 
 def open_quote(lines: Sequence[str], dialect: Dialect) -> int | None:
@@ -139,6 +146,8 @@ def _one_column(lines: Sequence[str], mark: str) -> bool:
     rows = [line.strip() for line in lines[:_SAMPLE_LINES] if line.strip()]
     body = rows[1:] or rows
     if (mark in ",;\t|" and mark in rows[0]) or not any(mark in row for row in body):
+        return False
+    if not any(data_like(row.strip('"')) for row in body[:5]):
         return False
     return sum(data_like(row.strip('"')) for row in body) >= 0.8 * len(body)
 

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from .dialect import Dialect, footer_lines, open_quote, parse
+from .dialect import Dialect, count_records, footer_lines, open_quote, parse
 from .how import Found
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def csv_found(scan: TextScan) -> Found:
     rows: int | None = None
     if scan.complete and scan.lines <= _WHOLE:
         kept = _lines(scan)[dialect.skip : scan.lines - footer]
-        rows = max(len(parse(kept, dialect)) - (dialect.header is not None), 0)
+        rows = max(count_records(kept, dialect) - (dialect.header is not None), 0)
         if dialect.columns == 1 and rows and not all(kept):
             # In a table of one column a blank line may be a missing value.
             rows = None
@@ -156,7 +156,7 @@ def _closes(tail: list[str], dialect: Dialect) -> bool:
 
 
 def _tail_lines(scan: TextScan) -> list[str]:
-    lines = re.split("\r\n|\n" if scan.newline != "\r" else "\r", scan.decode(scan.tail))
+    lines = _cut_lines(scan.decode(scan.tail), scan.newline)
     if scan.size > len(scan.tail):
         lines = lines[1:]
     if lines and lines[-1] == "":
@@ -164,9 +164,15 @@ def _tail_lines(scan: TextScan) -> list[str]:
     return lines[-_WHOLE:]
 
 
+def _cut_lines(text: str, newline: str) -> list[str]:
+    if newline == "\r":
+        return text.split("\r")
+    lines = text.split("\n")
+    return [line.removesuffix("\r") for line in lines] if newline == "\r\n" or "\r" in text else lines
+
+
 def _lines(scan: TextScan) -> list[str]:
-    text = scan.decode(bytes(scan.sample))
-    lines = text.split("\r") if scan.newline == "\r" else [x.removesuffix("\r") for x in text.split("\n")]
+    lines = _cut_lines(scan.decode(bytes(scan.sample)), scan.newline)
     if lines and lines[-1] == "":
         lines.pop()
     return lines
