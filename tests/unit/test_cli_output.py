@@ -125,6 +125,7 @@ UNEVEN = Ledger(read=2, inserted=1)
         (report(TableReport("t", error="x", error_class="data"), status="incomplete"), STOPPED),
         (report(TableReport("t", error="x", error_class="configuration"), status="failed"), USAGE),
         (report(TableReport("t", ledger=UNEVEN), status="success"), UNBALANCED),
+        (report(TableReport("t", error="x", error_type="Unbalanced"), status="failed"), UNBALANCED),
         (report(gold=GoldReport("g", error="x", error_class="data"), status="failed"), STOPPED),
     ],
 )

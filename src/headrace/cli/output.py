@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -113,9 +114,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], out: TextIO | N
         grid.add_column(Text(name), justify="right" if right else "left", overflow="fold")
     for row in shown[:SHOWN]:
         grid.add_row(*[Text(cell(value)) for value in row])
-    # Off a terminal nothing is folded: another program may read it by line.
-    console = Console(file=out, width=None if out.isatty() else 100_000, highlight=False)
-    console.print(grid)
+    if out.isatty():
+        Console(file=out, highlight=False).print(grid)
+    else:
+        # Nothing is folded: another program may read it by line.
+        text = StringIO()
+        Console(file=text, width=100_000, highlight=False).print(grid)
+        out.writelines(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
     if len(shown) > SHOWN:
         print(f"first {SHOWN:,} rows; --format csv or json gives all", file=sys.stderr)
 

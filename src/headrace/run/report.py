@@ -94,6 +94,8 @@ class TableReport:
     noop: bool = False
     rebuilt: str | None = None
     """Why the table was computed anew from bronze; None for an increment."""
+    error_type: str | None = None
+    """Name of the error, such as `Unbalanced`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,7 +222,13 @@ def _report(project: Project, run_id: str, results: Mapping[str, TaskResult], se
             )
             sources.append(done)
         elif kind == "refine":
-            failed = TableReport(name, seconds=result.seconds, error=_why(result), error_class=error_class)
+            failed = TableReport(
+                name,
+                seconds=result.seconds,
+                error=_why(result),
+                error_class=error_class,
+                error_type=type(result.error).__name__ if result.error else None,
+            )
             tables.append(value if isinstance(value, TableReport) else failed)
         else:
             failed_gold = GoldReport(
