@@ -39,7 +39,9 @@ group by all order by month, revenue desc limit 8
 HISTORY = """
 select product_id, product_category, unit_price, valid_from, valid_to, is_current
 from gold.dim_product
-where product_id in (select product_id from gold.dim_product group by all having count(*) > 2 order by 1 limit 1)
+where product_id in (
+    select product_id from gold.dim_product group by all having count(*) > 2 order by 1 limit 1
+)
 order by valid_from
 """
 
