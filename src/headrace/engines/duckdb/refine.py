@@ -25,8 +25,19 @@ if TYPE_CHECKING:
     from .engine import DuckEngine
 
 Inputs = Mapping[str, Input | Sequence[RawInput] | None]
-PLACE = "hash(_source, _file, _ingested_at)"
-"""Which file a row came from, in eight bytes; with `_line` it is the row's identity within one refinement."""
+
+
+def place_sql(raw: Sequence[RawInput]) -> str:
+    """SQL of the file that a row came from, in eight bytes; with `_line` it identifies the row in this run.
+
+    It is computed for every row, several times: one file needs none, and the time only where names repeat.
+    """
+    names = [(each.source, landed.name) for each in raw for _, landed, _ in each.files]
+    if len(names) <= 1:
+        return "0::UTINYINT"
+    if len(set(names)) == len(names):
+        return "hash(_source, _file)"
+    return "hash(_source, _file, _ingested_at)"
 
 
 def refine(engine: DuckEngine, step: TableStep, inputs: Inputs, *, epoch: int, now: str) -> Outcome:
@@ -55,8 +66,8 @@ def refine(engine: DuckEngine, step: TableStep, inputs: Inputs, *, epoch: int, n
         if name.startswith("ref:") and isinstance(value, TableAt):
             _reference(session, name.removeprefix("ref:"), value)
     target = inputs.get("target")
-    work = _Refinement(session, step, staged, epoch, target if isinstance(target, TableAt) else None)
-    return work.outcome(engine, raw)
+    at = target if isinstance(target, TableAt) else None
+    return _Refinement(session, step, staged, epoch, at, place_sql(raw)).outcome(engine, raw)
 
 
 def raw_inputs(value: Input | Sequence[RawInput] | None) -> list[RawInput]:
@@ -84,6 +95,7 @@ class _Refinement:
     staged: Staged
     epoch: int
     target: TableAt | None
+    place: str
     base: str = ""
     """Where rows are read from: the staged texts, or what the Python steps made of them."""
     processed: bool = False
@@ -93,25 +105,25 @@ class _Refinement:
         self.base = self.staged.relation
         self._note()
         dropped = self._python_steps(engine) if self.step.spec.steps else 0
-        self._lift_odd()
+        self._find_rivals()
+        self._lift()
         quarantined = fill(self.session, self.staged, raw, "odd", self.epoch)
         for column in self.step.encrypted:
             encrypt_into(self.session, f"SELECT {ident(column)} FROM ({self._typed('good')})", column, engine)
-        deduplicated = self._deduplicate() if self.step.keys else 0
-        rows = self._frame("kept", one_per_key=bool(self.step.keys))
+        deduplicated = self._deduplicate()
+        rows = self._frame("kept", self._good() - deduplicated, one_per_key=bool(self.step.keys))
         frames = {
             "rows": rows,
             "quarantine": DuckFrame(self.session, "SELECT * FROM quarantine", QUARANTINE, quarantined),
         }
         if self.step.history:
-            frames["history"] = self._frame("versions", one_per_key=True)
-        filtered = count(con, "narrow WHERE note.filtered") + dropped
+            frames["history"] = self._frame("versions", count(con, "versions"), one_per_key=True)
         return Outcome(
             frames=frames,
             read=sum(self.staged.records.values()),
             deduplicated=deduplicated,
             quarantined=quarantined,
-            filtered=filtered,
+            filtered=count(con, "notes WHERE filtered") + dropped,
             by_rule=names_of(con, "SELECT rules FROM quarantine"),
             warned=self._broken("warned", "warn"),
             checks=[*self._stops(), *self._expectations(rows)],
@@ -121,33 +133,69 @@ class _Refinement:
     # what is odd -----------------------------------------------------------------------------------------
 
     def _note(self) -> None:
-        """Table `narrow`: per staged row its place, key hash, and a note where it is not simply good."""
+        """Tables `narrow` (each staged row's place, key hash, note), `notes` (of odd rows), `gone` (bad rows).
+
+        A note is one text, not a struct: nearly all rows have none, and that must cost next to nothing.
+        """
+        con = self.session.con
         keys = ", ".join(ident(key) for key in self.step.keys)
-        key = f", hash({keys}) AS h" if keys else ""
-        odd = "_broken <> '' OR _stopped <> '' OR _warned <> '' OR _filtered"
-        note = (
-            "{'broken': _broken || _stopped, 'stopped': _stopped, 'warned': _warned, 'filtered': _filtered}"
+        gone = "_broken <> '' OR _stopped <> '' OR _filtered"
+        h = f"CASE WHEN {gone} THEN NULL ELSE hash({keys}) END" if keys else "NULL::UTINYINT"
+        parts = "concat_ws(chr(31), _broken || _stopped, _stopped, _warned, _filtered)"
+        con.execute(
+            f"CREATE TEMP TABLE narrow AS SELECT _line AS l, {self.place} AS f, {h} AS h, "
+            f"CASE WHEN {gone} OR _warned <> '' THEN {parts} END AS note FROM ({self._typed(self.base)})"
         )
-        self.session.con.execute(
-            f"CREATE TEMP TABLE narrow AS SELECT _line AS l, {PLACE} AS f{key}, "
-            f"CASE WHEN {odd} THEN {note} END AS note FROM ({self._typed(self.base)})"
+        part = "split_part(note, chr(31), {})"
+        con.execute(
+            f"CREATE TEMP TABLE notes AS SELECT l, f, {part.format(1)} AS broken, "
+            f"{part.format(2)} AS stopped, {part.format(3)} AS warned, {part.format(4)} = 'true' AS filtered "
+            "FROM narrow WHERE note IS NOT NULL"
         )
-        self.session.con.execute(
-            "CREATE TEMP TABLE gone AS SELECT l, f, note.broken AS rules FROM narrow "
-            "WHERE note.broken <> '' OR note.filtered"
+        con.execute(
+            "CREATE TEMP TABLE gone AS SELECT l, f, broken AS rules FROM notes WHERE broken <> '' OR filtered"
         )
         self._view("good", "gone")
 
-    def _lift_odd(self) -> None:
-        """Table `odd`: broken rows as they were staged."""
-        self.session.con.execute(
-            f"CREATE TEMP TABLE odd AS SELECT s.*, g.rules FROM {self.staged.relation} s "
-            f"JOIN gone g ON s._line = g.l AND {PLACE} = g.f AND g.rules <> ''"
+    def _find_rivals(self) -> None:
+        """Table `rivals`: places of rows whose key hash is not theirs alone."""
+        keys = ", ".join(ident(key) for key in self.step.keys)
+        places = "SELECT l, f, h FROM narrow WHERE h IS NOT NULL"
+        if self.processed:
+            places = f"SELECT _line AS l, {self.place} AS f, hash({keys}) AS h FROM {self.base}"
+        twice = f"SELECT h FROM ({places}) GROUP BY h HAVING count(*) > 1"
+        found = (
+            f"SELECT l, f FROM ({places}) WHERE h IN ({twice})" if keys else "SELECT l, f FROM gone LIMIT 0"
         )
+        self.session.con.execute(f"CREATE TEMP TABLE rivals AS {found}")
+
+    def _lift(self) -> None:
+        """Views `odd` (broken rows as they were staged) and `rival`, out of one look at the wide rows."""
+        con = self.session.con
+        wanted = "SELECT l, f, rules FROM gone WHERE rules <> ''"
+        if not self.processed:
+            wanted += " UNION ALL SELECT l, f, NULL FROM rivals"
+        con.execute(
+            f"CREATE TEMP TABLE lifted AS SELECT s.*, w.rules FROM {self.staged.relation} s "
+            f"JOIN ({wanted}) w ON s._line = w.l AND {self.place} = w.f"
+        )
+        con.execute("CREATE TEMP VIEW odd AS SELECT * FROM lifted WHERE rules IS NOT NULL")
+        if not self.processed:
+            con.execute("CREATE TEMP VIEW rival AS SELECT * EXCLUDE (rules) FROM lifted WHERE rules IS NULL")
+            return
+        con.execute(
+            f"CREATE TEMP TABLE rival AS SELECT s.* FROM {self.base} s "
+            f"JOIN rivals r ON s._line = r.l AND {self.place} = r.f"
+        )
+
+    def _good(self) -> int:
+        """Rows that are neither broken nor left out."""
+        con = self.session.con
+        return count(con, self.base) if self.processed else count(con, "narrow") - count(con, "gone")
 
     def _view(self, name: str, without: str) -> None:
         """A view of the base without the places listed in `without`."""
-        lost = f"SELECT 1 FROM {without} g WHERE g.l = s._line AND g.f = {PLACE}"
+        lost = f"SELECT 1 FROM {without} g WHERE g.l = s._line AND g.f = {self.place}"
         any_lost = count(self.session.con, without)
         where = f" WHERE NOT EXISTS ({lost})" if any_lost else ""
         self.session.con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM {self.base} s{where}")
@@ -167,13 +215,12 @@ class _Refinement:
             columns["_deleted"] = "boolean"
         listed = ", ".join(ident(name) for name in (*columns, *IDENTITY))
         con.execute(f"CREATE TEMP TABLE stepping AS SELECT {listed} FROM ({self._typed('good')})")
-        self.base, dropped = run_steps(
-            self.session, self.step.spec.steps, engine.project, "stepping", columns
-        )
+        steps = self.step.spec.steps
+        self.base, dropped = run_steps(self.session, steps, engine.project, "stepping", columns)
         self.processed = True
         con.execute(
-            f"INSERT INTO gone SELECT _line, {PLACE}, string_agg(rule || ';', '' ORDER BY rule) FROM flagged "
-            "WHERE severity <> 'warn' GROUP BY ALL"
+            f"INSERT INTO gone SELECT _line, {self.place}, string_agg(rule || ';', '' ORDER BY rule) "
+            "FROM flagged WHERE severity <> 'warn' GROUP BY ALL"
         )
         self._view("good", "gone")
         return dropped
@@ -183,31 +230,11 @@ class _Refinement:
     def _deduplicate(self) -> int:
         """View `kept`: one row per key. View `versions`: every distinct row. Returns how many are not kept.
 
-        Only rows whose key hash occurs twice are compared, and those exactly: a hash that two keys share
-        costs time, never a row.
+        Only rivals are compared, and those exactly: a hash that two keys share costs time, never a row.
         """
         con = self.session.con
-        if self.processed:
-            keys = ", ".join(ident(key) for key in self.step.keys)
-            places = f"SELECT _line AS l, {PLACE} AS f, hash({keys}) AS h FROM {self.base}"
-        else:
-            places = (
-                "SELECT l, f, h FROM narrow WHERE note IS NULL OR (note.broken = '' AND NOT note.filtered)"
-            )
-        con.execute(
-            f"CREATE TEMP TABLE rivals AS SELECT l, f FROM ({places}) WHERE h IN "
-            f"(SELECT h FROM ({places}) GROUP BY h HAVING count(*) > 1)"
-        )
-        if not count(con, "rivals"):
-            con.execute("CREATE OR REPLACE TEMP VIEW kept AS SELECT * FROM good")
-            con.execute("CREATE OR REPLACE TEMP VIEW versions AS SELECT * FROM good")
-            return 0
-        con.execute(
-            f"CREATE TEMP TABLE rival AS SELECT s.* FROM {self.base} s "
-            f"JOIN rivals r ON s._line = r.l AND {PLACE} = r.f"
-        )
         con.execute(f"CREATE TEMP TABLE contest AS {self._final('rival')}")
-        lost = self._losers(self.step.keys)
+        lost = self._losers(self.step.keys) if self.step.keys else "SELECT l, f FROM rivals"
         con.execute(f"CREATE TEMP TABLE losers AS SELECT l, f FROM gone UNION ALL {lost}")
         self._view("kept", "losers")
         if self.step.history:
@@ -219,9 +246,9 @@ class _Refinement:
     def _losers(self, keys: Sequence[str]) -> str:
         listed = ", ".join(ident(key) for key in keys)
         return (
-            f"SELECT l, f FROM (SELECT _line AS l, {PLACE} AS f, "
-            f"row_number() OVER (PARTITION BY {listed} ORDER BY {order_by(self.step)}) AS place "
-            "FROM contest) WHERE place > 1"
+            f"SELECT l, f FROM (SELECT _line AS l, {self.place} AS f, "
+            f"row_number() OVER (PARTITION BY {listed} ORDER BY {order_by(self.step)}) AS nth "
+            "FROM contest) WHERE nth > 1"
         )
 
     def _final(self, relation: str) -> str:
@@ -240,19 +267,16 @@ class _Refinement:
         listed = ", ".join([*columns, *audit, *deleted])
         return f"SELECT {listed} FROM ({self._typed(relation)}) t{''.join(joins)}"
 
-    def _frame(self, view: str, *, one_per_key: bool) -> DuckFrame:
-        if not self.step.keys:
-            view = "good"
+    def _frame(self, view: str, rows: int, *, one_per_key: bool) -> DuckFrame:
         columns = dict(self.step.columns) | AUDIT | ({"_deleted": "boolean"} if self.step.deletes else {})
-        rows = count(self.session.con, view)
         return DuckFrame(self.session, self._final(view), columns, rows, one_per_key)
 
     # verdicts --------------------------------------------------------------------------------------------
 
     def _broken(self, note: str, severity: str) -> dict[str, int]:
         """Rule → rows that broke it, for rules that do not put a row into quarantine by themselves."""
-        among = "" if severity == "stop" else " AND note.broken = ''"
-        rules = f"SELECT note.{note} FROM narrow WHERE note.{note} <> ''{among}"
+        among = "" if severity == "stop" else " AND broken = ''"
+        rules = f"SELECT {note} FROM notes WHERE {note} <> ''{among}"
         if self.processed:
             rules += f" UNION ALL SELECT rule FROM flagged WHERE severity = '{severity}'"
         return names_of(self.session.con, rules)
