@@ -12,11 +12,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from .cells import data_like, has_header, is_remark, is_total, plausible, titles
 
 SINGLE = ",\t;|^~\x01\x1f\xa7\xac:#*& "
 """Delimiters tried, best first where two are equally good."""
+_USUAL = ",;\t|"
 _PAIRED = "|:~^#$@&"
 _SAMPLE_LINES = 200
 _JUDGED_ROWS = 40
@@ -67,32 +69,53 @@ def sniff(text: str, newline: str, *, complete: bool, given: Given | None = None
     ended = _row_end(lines) if given.delimiter is None or len(given.delimiter) > 1 else None
     if ended:
         return _finish(lines, ended, given)
-    marks = [given.delimiter] if given.delimiter else _candidates(lines)
-    if not given.delimiter:
-        marks = [mark for mark in marks if not _one_column(lines, mark)]
-    best: tuple[float, Dialect] | None = None
-    counted = [
-        (mark, *_regularity(_bare(lines, mark, _default_quote(lines, mark, given)), mark)) for mark in marks
+    if given.delimiter:
+        return _finish(lines, _with_quote(lines, given.delimiter, given), given)
+    marks = _candidates(lines)
+    plain = [
+        _Candidate.of(lines, mark, given) for mark in marks if mark in _USUAL and not _one_column(lines, mark)
     ]
-    likely = [entry for entry in counted if entry[1] > 1 and entry[2] >= 0.5] or counted
-    if any(mark != " " for mark, _, _ in likely):
-        likely = [entry for entry in likely if entry[0] != " "]
-    for mark, columns, regular in likely:
+    clear = [one for one in plain if one.columns > 2 and one.regular > 0.98]
+    if len(clear) == 1 and all(len(mark) == 1 for mark in marks):
+        return _finish(lines, clear[0].dialect, given)
+    rare = [
+        _Candidate.of(lines, mark, given)
+        for mark in marks
+        if mark not in _USUAL and not _one_column(lines, mark)
+    ]
+    best = _best(lines, [one for mark in marks for one in (*plain, *rare) if one.dialect.delimiter == mark])
+    return _finish(lines, best or _with_quote(lines, _weak_choice(lines), given), given)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    dialect: Dialect
+    columns: int
+    regular: float
+
+    @classmethod
+    def of(cls, lines: Sequence[str], mark: str, given: Given) -> _Candidate:
         found = _with_quote(lines, mark, given)
+        bare = _bare(lines, mark, found.quote)
+        return cls(found, *_mode(Counter(line.count(mark) + 1 for line in bare), len(bare)))
+
+
+def _best(lines: Sequence[str], candidates: Sequence[_Candidate]) -> Dialect | None:
+    """The candidate whose table is most regular and most like values; None if there is no table."""
+    likely = [one for one in candidates if one.columns > 1 and one.regular >= 0.5] or candidates
+    likely = [one for one in likely if one.dialect.delimiter != " "] or likely
+    best: tuple[float, Dialect] | None = None
+    for one in likely:
+        columns, regular, quality = one.columns, one.regular, 1.0
         if len(likely) > 1:
-            rows = [row for _, row in _records(lines[:_SAMPLE_LINES], found)][:_JUDGED_ROWS]
-            columns, regular = _usual(rows)
-            score = regular**2 * (1 - 1 / columns if columns > 1 else 0.01) * plausible(rows)
+            rows = [row for _, row in islice(_records(lines, one.dialect), _JUDGED_ROWS)]
+            columns, regular = _mode(Counter(len(row) for row in rows), len(rows))
             first = len(rows[0]) if rows else columns
-            score *= 1 if first == columns else 0.75 if first > 1 else 0.25
-        else:
-            score = regular**2 * (1 - 1 / columns if columns > 1 else 0.01)
+            quality = plausible(rows) * (1 if first == columns else 0.75 if first > 1 else 0.25)
+        score = regular**2 * (1 - 1 / columns if columns > 1 else 0.01) * quality
         if best is None or score > best[0] * 1.0001:
-            best = (score, found)
-    if best is None or (best[0] < 0.05 and not given.delimiter):
-        mark = _weak_choice(lines)
-        return _finish(lines, _with_quote(lines, mark, given), given)
-    return _finish(lines, best[1], given)
+            best = (score, one.dialect)
+    return best[1] if best is not None and best[0] >= 0.05 else None
 
 
 def parse(lines: Sequence[str], dialect: Dialect) -> list[list[str]]:
@@ -143,7 +166,7 @@ def footer_lines(lines: Sequence[str], dialect: Dialect) -> int:
 
 def _one_column(lines: Sequence[str], mark: str) -> bool:
     """Whether `mark` only cuts values in two: times at their colons, or numbers below a header without it."""
-    rows = [line.strip() for line in lines[:_SAMPLE_LINES] if line.strip()]
+    rows = [line.strip() for line in lines if line.strip()]
     body = rows[1:] or rows
     if (mark in ",;\t|" and mark in rows[0]) or not any(mark in row for row in body):
         return False
@@ -153,12 +176,12 @@ def _one_column(lines: Sequence[str], mark: str) -> bool:
 
 
 def _candidates(lines: Sequence[str]) -> list[str]:
-    text = "\n".join(lines[:_SAMPLE_LINES])
+    text = "\n".join(lines)
     marks = [mark for mark in SINGLE if mark in text and (mark != " " or len(lines) > 2)]
     for mark in _PAIRED:
         if mark * 2 in text and text.count(mark) == 2 * text.count(mark * 2):
             marks = [mark * 2, *(other for other in marks if other != mark)]
-    return _long_marks(lines[:_SAMPLE_LINES]) + marks
+    return _long_marks(lines) + marks
 
 
 def _long_marks(lines: Sequence[str]) -> list[str]:
@@ -197,15 +220,9 @@ def _row_end(lines: Sequence[str]) -> Dialect | None:
     return None
 
 
-def _default_quote(lines: Sequence[str], mark: str, given: Given) -> str | None:
-    if given.quote is not None:
-        return given.quote or None
-    return _with_quote(lines, mark, given).quote
-
-
 def _with_quote(lines: Sequence[str], mark: str, given: Given) -> Dialect:
     """Which sign quotes fields between `mark`s, and what escapes it."""
-    text = "\n".join(lines[:_SAMPLE_LINES])
+    text = "\n".join(lines)
     edge = re.escape(mark)
 
     def proper(sign: str) -> int:
@@ -236,19 +253,10 @@ def _enclosed(mark: str, sign: str) -> str:
 
 def _bare(lines: Sequence[str], mark: str, quote: str | None) -> list[str]:
     """The lines without their quoted fields; a quoted newline joins lines."""
-    text = "\n".join(lines[:_SAMPLE_LINES])
+    text = "\n".join(lines)
     if quote and quote in text:
         text = re.sub(_enclosed(mark, quote), r"\1q", text, flags=re.M)
     return [line for line in text.split("\n") if line.strip()]
-
-
-def _regularity(bare: Sequence[str], mark: str) -> tuple[int, float]:
-    counts = Counter(line.count(mark) + 1 for line in bare)
-    return _mode(counts, len(bare))
-
-
-def _usual(rows: Sequence[Sequence[str]]) -> tuple[int, float]:
-    return _mode(Counter(len(row) for row in rows), len(rows))
 
 
 def _mode(counts: Counter[int], total: int) -> tuple[int, float]:
@@ -260,7 +268,7 @@ def _mode(counts: Counter[int], total: int) -> tuple[int, float]:
 
 def _weak_choice(lines: Sequence[str]) -> str:
     """Nothing is regular: the delimiter of the first line that has one, or a table of one column."""
-    heads = [line for line in lines[:_SAMPLE_LINES] if line.strip()]
+    heads = [line for line in lines if line.strip()]
     for mark in ",;\t|":
         if heads and mark in heads[0] and sum(mark in line for line in heads) >= 0.8 * len(heads):
             return mark
@@ -332,7 +340,9 @@ def _finish(lines: Sequence[str], dialect: Dialect, given: Given) -> Dialect:
     lengths = Counter(len(row) for _, row in records)
     columns, regular = _mode(lengths, len(records))
     first = 0
-    if given.skip is None and columns > 1:
+    # Below a rare sign a line without it is rather a header than a title.
+    titled = dialect.delimiter in _USUAL or len(dialect.delimiter) > 1
+    if given.skip is None and columns > 1 and titled:
         first = titles(records, columns)
     rows = [row for _, row in records[first:]]
     skip = base + (records[first][0] if first < len(records) and given.skip is None else 0)
