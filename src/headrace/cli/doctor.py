@@ -167,15 +167,18 @@ def _refined(project: Project, storage: LocalStorage, name: str) -> Finding:
     from ..store.records import RefineLog
 
     what, log = f"table {name}", RefineLog(storage, name)
-    silver = Table(project.lake / "silver" / name, f"silver.{name}").snapshot(f"headrace:{name}")
+    table = Table(project.lake / "silver" / name, f"silver.{name}")
+    silver = table.snapshot(f"headrace:{name}")
     if silver.at.version < 0 or log.last is None:
         return Finding(what, "ok", "not refined yet")
     told = f"epoch {log.epoch}, version {silver.at.version}"
+    hint = f"headrace run says more; `headrace run --rebuild {name}` computes it anew from bronze"
+    if others := table.foreign(int(log.last.outputs[f"silver.{name}"]["version"]), silver.at.version):
+        return Finding(what, "fail", f"{told}; version {others[0]} was committed by somebody else", hint)
     if plans := log.open_plans():
-        hint = "headrace run finishes it, or plans anew"
-        return Finding(what, "warn", f"{told}; epoch {plans[-1].next} was planned and not finished", hint)
+        cure = "headrace run finishes it, or plans anew"
+        return Finding(what, "warn", f"{told}; epoch {plans[-1].next} was planned and not finished", cure)
     if silver.txn != log.epoch:
-        hint = "headrace run says more; --rebuild computes the table anew from bronze"
         return Finding(what, "fail", f"{told}, but the table is at epoch {silver.txn}", hint)
     return Finding(what, "ok", told)
 

@@ -28,7 +28,8 @@ def run_lines(report: RunReport) -> list[str]:
     if report.gold is not None and not report.gold.noop:
         lines += _gold_lines(report.gold)
     for source in report.sources:
-        lines += [f"refused  {source.name}: {name}: {reason}" for name, reason in source.refused]
+        for name, reason in source.refused:
+            lines.append(f"refused  {source.name}: {name}: {reason.removeprefix(f'{name}: ')}")
         lines += [f"vanished  {source.name}: {name}" for name in source.vanished]
         lines += [f"failed  source {source.name}: {source.error}"] if source.error else []
     for item in report.tables:
