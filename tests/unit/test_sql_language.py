@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from headrace.errors import ConfigError
 from headrace.spec.pipeline import TableSpec
 from headrace.sql import checked_sql, compile_table, expectations, lineage, order_by, winners_sql
-from headrace.sql.language import columns_of, parse
+from headrace.sql.language import FUNCTIONS, columns_of, parse, render
 from headrace.sql.zones import change_hours
 from tests.unit.test_sql_golden import connect
 
@@ -107,6 +108,8 @@ def test_lineage_goes_through_derived_columns() -> None:
         ({"a": {"type": "integer"}}, {"filter": "b > 0"}, "table `t`, filter: column `b`"),
         ({"a": {"type": "integer"}}, {"keys": "a", "delete_when": "b"}, "table `t`, delete_when: column `b`"),
         ({"a": {"type": "integer"}}, {"expect": [{"unique": "b"}]}, "table `t`, expect: column `b`"),
+        ({"a": {"type": "decimal(5,2)", "default": 0.125}}, {}, "default `0.125` is no decimal(5,2)"),
+        ({"a": {"type": "integer", "default": 1.5}}, {}, "default `1.5` is no integer"),
         ({"a": {"pii": "x", "mask": "encrypt", "references": "o.k"}}, {}, "cannot be checked"),
     ],
 )
@@ -116,6 +119,12 @@ def test_a_wrong_contract_does_not_compile(columns: dict[str, Any], rest: dict[s
     assert says in str(caught.value)
     assert caught.value.hint
     assert caught.value.where == "p.yml:3"
+
+
+@pytest.mark.parametrize("header", ["A", "_LINE", "_broken"])
+def test_an_evolved_header_may_not_take_a_name_that_is_used(header: str) -> None:
+    with pytest.raises(ConfigError, match="have one name in SQL"):
+        compile_table("t", table({"a": {}}), evolved=[header])
 
 
 def test_an_unknown_dialect_is_refused() -> None:
@@ -231,3 +240,76 @@ def test_zones_without_changes_need_no_care() -> None:
     assert change_hours("Asia/Kolkata") == ()
     assert set(change_hours("Europe/Berlin") or ()) <= {0, 1, 2, 3, 4}
     assert change_hours("Mars/Olympus") is None
+
+
+EXAMPLES = {
+    "abs(n)": 7,
+    "ceil(f)": 3.0,
+    "coalesce(null, t)": "aXb-c",
+    "concat(t, '!')": "aXb-c!",
+    "md5(t)": hashlib.md5(b"aXb-c").hexdigest(),
+    "contains(t, 'X')": True,
+    "date_diff('day', d, date '2024-03-01')": 1,
+    "day(d)": 29,
+    "dayofweek(d)": 4,
+    "ends_with(t, 'c')": True,
+    "extract(month from d)": 2,
+    "floor(f)": 2.0,
+    "greatest(n, 0)": 0,
+    "hour(s)": 10,
+    "least(n, 0)": -7,
+    "left(t, 2)": "aX",
+    "length(t)": 5,
+    "lower(t)": "axb-c",
+    "ltrim('  x')": "x",
+    "minute(s)": 20,
+    "month(d)": 2,
+    "now() > s": True,
+    "nullif(n, -7)": None,
+    "quarter(d)": 1,
+    "regexp_extract(t, '[A-Z]')": "X",
+    "regexp_full_match(t, 'a.*c')": True,
+    "regexp_matches(t, 'b')": True,
+    "regexp_replace(t, '[a-z]', '_', 'g')": "_X_-_",
+    "replace(t, 'X', '')": "ab-c",
+    "right(t, 1)": "c",
+    "round(f, 1)": 2.3,
+    "rtrim('x ')": "x",
+    "split_part(t, '-', 2)": "c",
+    "starts_with(t, 'a')": True,
+    "strpos(t, 'b')": 3,
+    "substr(t, 2, 2)": "Xb",
+    "trim(' x ')": "x",
+    "upper(t)": "AXB-C",
+    "year(d)": 2024,
+    "sha256('')": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "case when n < 0 then 'neg' else 'pos' end": "neg",
+    "n / 2": -3.5,
+    "n % 4": -3,
+    "-n": 7,
+    "n between -8 and 0": True,
+    "t like 'a%'": True,
+    "t ilike 'AX%'": True,
+    "t in ('x', 'aXb-c')": True,
+    "t is distinct from null": True,
+    "not (n > 0)": True,
+    "cast(f as decimal(5,1)) = 2.3": True,
+    "d + interval '1 day' = date '2024-03-01'": True,
+    "current_date = date '2026-06-15'": True,
+    "try_cast(t as integer)": None,
+    "n * n - 9": 40,
+}
+
+
+def test_every_word_of_the_language_runs() -> None:
+    con = connect()
+    con.execute(
+        "CREATE TEMP TABLE t AS SELECT -7 n, 2.26::DOUBLE f, 'aXb-c' t, DATE '2024-02-29' d, "
+        "TIMESTAMPTZ '2024-02-29 10:20:30+00' s"
+    )
+    for sql, want in EXAMPLES.items():
+        rendered = render(parse(sql, ["n", "f", "t", "d", "s"], "rule"), "duckdb")
+        assert con.execute(f"SELECT {rendered.sql} FROM t").fetchall() == [(want,)], sql
+        failures = " OR ".join(rendered.failures) or "false"
+        assert con.execute(f"SELECT {failures} FROM t").fetchall() == [(False,)], sql
+    assert all(any(function in sql for sql in EXAMPLES) for function in FUNCTIONS)

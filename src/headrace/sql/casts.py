@@ -7,6 +7,7 @@ same text needs no look at its shape: that is most values, and costs a third of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -48,30 +49,37 @@ def cast_of(column: str, spec: Column, nulls: list[str]) -> Cast:
     _check_formats(column, spec)
     raw = name(f"raw${column}")
     missing = f"({raw} IS NULL OR {trimmed(raw)} IN ({listed(nulls)}))" if nulls else f"({raw} IS NULL)"
-    texts = _texts(column, spec, raw, missing)
+    texts, mapped = _texts(column, spec, raw, missing, nulls)
     text = name(f"text{len(texts)}${column}") if texts else raw
-    if spec.map and (empty := [v for v in spec.map.values() if v in nulls]):
-        mapped = name(f"text{1 + len([w for w in spec.clean if w != 'trim']) + 1}${column}")
-        missing = f"({missing} OR {mapped} IN ({listed(empty)}))"
+    if texts:
+        missing = f"({name(f'text{mapped}${column}')} IS NULL)"
+    always = False
     if spec.type == "text":
-        given = case((f"{text} = ''", "NULL"), otherwise=text) if texts else _plain_text(raw, nulls)
-        value, fast, always = (
-            given,
-            None,
-            not (set(spec.clean) - {"trim", "lower", "upper", "squeeze", "title"}),
-        )
+        # Where only digits or letters stay and none are there, a value would silently become a missing one.
+        emptied = bool({"digits", "alnum"} & set(spec.clean))
+        fast, value = None, f"nullif({text}, '')" if emptied else text if texts else _plain_text(raw, nulls)
+        always = not emptied
     else:
         fast, value = _typed(column, spec, text, [] if texts else nulls)
-        always = False
     if spec.default is not None:
-        default = f"CAST({literal(_default(spec.default))} AS {native(spec.type)})"
-        value = f"CASE WHEN {missing} THEN {default} ELSE {value} END"
+        value = f"coalesce({value}, CASE WHEN {missing} THEN {default(column, spec)} END)"
         missing = "false"
     return Cast(tuple(texts), fast, value, missing, always)
 
 
-def _default(value: str | int | float | bool) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def default(c: str, column: Column) -> str:
+    """The column's default in its type; raises ConfigError if it does not fit there exactly."""
+    value = column.default
+    if column.type == "boolean" and not isinstance(value, str):
+        return "true" if value else "false"
+    constant = bound(c, column, "" if value is None else value)
+    found = re.fullmatch(r"decimal\((\d+),(\d+)\)", column.type)
+    whole = column.type in ("integer", "bigint") and Decimal(str(value)) % 1
+    if whole or (found and Decimal(str(value)).scaleb(int(found[2])) % 1):
+        raise ConfigError(
+            f"column `{c}`: default `{value}` is no {column.type}", hint="it may not lose a digit"
+        )
+    return f"CAST({constant} AS {native(column.type)})"
 
 
 def _check_formats(column: str, spec: Column) -> None:
@@ -94,11 +102,12 @@ def _check_formats(column: str, spec: Column) -> None:
             )
 
 
-def _texts(column: str, spec: Column, raw: str, missing: str) -> list[str]:
+def _texts(column: str, spec: Column, raw: str, missing: str, nulls: list[str]) -> tuple[list[str], int]:
+    """(levels of text, the level at which NULL means that no value was given)."""
     money, grouped = "currency" in spec.formats, {"decimal_comma", "thousands"} & set(spec.formats)
     if not (spec.clean or spec.map or money or grouped):
-        return []
-    strip = spec.type != "text" or spec.clean or spec.map
+        return [], 0
+    strip = spec.type != "text" or spec.clean
     text = case((padded(raw), trimmed(raw)), otherwise=raw) if strip else raw
     texts = [case((missing, "NULL"), otherwise=text)]
 
@@ -109,16 +118,16 @@ def _texts(column: str, spec: Column, raw: str, missing: str) -> list[str]:
         if word != "trim":
             texts.append(_cleaned(word, latest()))
     if spec.map:
-        texts.append(
-            f"CASE {latest()} "
-            + " ".join(f"WHEN {literal(k)} THEN {literal(v)}" for k, v in spec.map.items())
-            + f" ELSE {latest()} END"
-        )
+        codes = [
+            (f"{latest()} = {literal(k)}", "NULL" if v in nulls else literal(v)) for k, v in spec.map.items()
+        ]
+        texts.append(case(*codes, otherwise=latest()))
+    mapped = len(texts)
     if money:
         texts.append(numeric.without_currency(latest()))
     if grouped:
         texts.append(numeric.plain_separators(latest(), spec.formats))
-    return texts
+    return texts, mapped
 
 
 def _cleaned(word: str, text: str) -> str:

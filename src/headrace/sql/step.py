@@ -70,6 +70,7 @@ def compile_table(
     def checked(text: str, what: str) -> Expression:
         return parse(text, final, f"table `{name}`, {what}", where)
 
+    _check_names(name, final, where)
     given = {c: column for c, column in columns.items() if not column.derive}
     try:
         casts = {c: cast_of(c, column, contract.nulls) for c, column in given.items()}
@@ -114,6 +115,20 @@ def compile_table(
         keep=checked(contract.filter, "filter") if contract.filter else None,
         delete_when=checked(spec.delete_when, "delete_when") if spec.delete_when else None,
     )
+
+
+def _check_names(table: str, columns: Mapping[str, str], where: str | None) -> None:
+    seen = {
+        c: c for c in (*AUDIT, "_broken", "_warned", "_stopped", "_filtered", "_deleted", "_kept", "_epoch")
+    }
+    for column in columns:
+        if other := seen.get(column.lower()):
+            raise ConfigError(
+                f"table `{table}`: columns `{column}` and `{other}` have one name in SQL",
+                hint=f"name the header under `from` of a column with a name of its own: `from: {column}`",
+                where=where,
+            )
+        seen[column.lower()] = column
 
 
 def _check_expected(name: str, contract: Contract, columns: Mapping[str, str], where: str | None) -> None:
