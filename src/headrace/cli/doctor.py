@@ -169,11 +169,10 @@ def _refined(project: Project, storage: LocalStorage, name: str) -> Finding:
     what, log = f"table {name}", RefineLog(storage, name)
     table = Table(project.lake / "silver" / name, f"silver.{name}")
     silver = table.snapshot(f"headrace:{name}")
-    if silver.at.version < 0 or log.last is None:
-        return Finding(what, "ok", "not refined yet")
-    told = f"epoch {log.epoch}, version {silver.at.version}"
+    told = f"epoch {log.epoch}, version {silver.at.version}" if log.last else "not refined yet"
     hint = f"headrace run says more; `headrace run --rebuild {name}` computes it anew from bronze"
-    if others := table.foreign(int(log.last.outputs[f"silver.{name}"]["version"]), silver.at.version):
+    known = int(log.last.outputs[f"silver.{name}"]["version"]) if log.last else -1
+    if log.last and (others := table.foreign(known, silver.at.version)):
         return Finding(what, "fail", f"{told}; version {others[0]} was committed by somebody else", hint)
     if plans := log.open_plans():
         cure = "headrace run finishes it, or plans anew"
