@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code, which is 0 only if all it did holds (docs/cli.md)."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args or os.environ.get("HEADRACE_DEBUG") == "1"
+    from .. import redact
     from ..errors import HeadraceError
     from .app import app
 
@@ -32,12 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HeadraceError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redact.text(str(error))}", file=sys.stderr)
         return exit_code(error)
     except Exception as error:
         if debug:
             raise
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"error: {type(error).__name__}: {redact.text(str(error))}", file=sys.stderr)
         print("hint: this is unexpected; run it again with --debug and report the traceback", file=sys.stderr)
         return FAILED
     return OK

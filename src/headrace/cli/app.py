@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -87,10 +88,13 @@ def run(
 
     try:
         project = _load(path, env)
+        from .. import redact
+        from ..observe import logs
         from ..run.runner import run as run_pipeline
         from .output import run_lines, where_to_look
         from .progress import progress
 
+        logs.configure(level=os.environ.get("HEADRACE_LOG_LEVEL", "WARNING"), secrets=project.secrets)
         with progress(quiet=quiet or as_json) as listener:
             report = run_pipeline(
                 project, select=tuple(select or ()), rebuild=tuple(rebuild or ()), listener=listener
@@ -104,7 +108,7 @@ def run(
         typer.echo(json.dumps({**report.to_json(), "exit_code": code}, default=str))
     elif not quiet or code:
         for line in run_lines(report):
-            typer.echo(line, err=quiet)
+            typer.echo(redact.text(line), err=quiet)
         if not quiet and any(not table.noop for table in report.tables):
             typer.echo("")
             for line in where_to_look(report, Path.cwd()):
