@@ -93,3 +93,22 @@ def test_views_over_tables_of_gold_stay(project: Path, tmp_path: Path) -> None:
     assert build(project, database, nothing).passed
     with duckdb.connect(str(database), read_only=True) as con:
         assert con.execute("select y from two").fetchall() == [(2,)]
+
+
+def test_what_a_killed_build_left_is_swept(project: Path, tmp_path: Path) -> None:
+    pytest.importorskip("dbt.adapters.duckdb")
+    folder = tmp_path / ".gold-build"
+    folder.mkdir()
+    for name in ("gold.duckdb", "gold.duckdb.wal", "headrace_silver.duckdb", "headrace_silver.duckdb.wal"):
+        (folder / name).write_bytes(b"half written")
+    assert build(project, tmp_path / "gold.duckdb", nothing).passed
+    assert not list(folder.glob("*.duckdb*"))
+
+
+def test_a_gold_file_that_somebody_writes_is_left_alone(project: Path, tmp_path: Path) -> None:
+    database = tmp_path / "gold.duckdb"
+    database.write_bytes(b"theirs")
+    database.with_name("gold.duckdb.wal").write_bytes(b"theirs too")
+    with pytest.raises(Busy, match="another program writes it"):
+        build(project, database, nothing)
+    assert database.read_bytes() == b"theirs"

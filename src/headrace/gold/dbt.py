@@ -4,7 +4,7 @@ DuckDB locks readers out of a file while it is written, so the work is done on a
 
 1. the previous file is copied (incremental models go on from it),
 2. `publish` makes a second file with views `silver.<table>` over the pinned Parquet files,
-3. dbt builds and tests everything in one invocation, with that file attached as database `lake`,
+3. dbt builds and tests everything in one invocation, with that file attached,
 4. views that need silver are dropped (a vacuum of silver would leave them dangling; marts are tables), and
    the pins are written into table `_headrace`,
 5. only if every model and test passed, the copy is fsynced and renamed over the real file.
@@ -41,7 +41,7 @@ _KINDS: Mapping[str, Kind] = {
 }
 _BAD = {"error", "fail", "runtime error"}
 
-SILVER = "lake"
+SILVER = "headrace_silver"
 """The name under which dbt sees the database with the `silver` views (variable `silver_database`)."""
 
 
@@ -103,10 +103,7 @@ def build(
         return GoldResult(seconds=time.monotonic() - begun, noop=True)
     full = full_refresh or old is None or not pins or old.project != new.project or went_back(old, new)
     with _workshop(project, database, publish, _Limits(memory, threads)) as shop:
-        if database.exists():
-            shutil.copyfile(database, shop.database)
-        else:
-            database.parent.mkdir(parents=True, exist_ok=True)
+        _copy(database, shop.database)
         arguments = ["--vars", json.dumps({"silver_database": SILVER, **variables}, default=str)]
         arguments += ["--select", *select.split()] if select else []
         arguments += ["--full-refresh"] if full else []
@@ -131,8 +128,7 @@ def freshness(project: Path, database: Path, publish: Publish) -> GoldResult:
 def docs(project: Path, database: Path, publish: Publish, into: Path) -> Path:
     """Writes dbt's documentation of project and tables as one page under `into`, and returns its path."""
     with _workshop(_checked(project), database, publish) as shop:
-        if database.exists():
-            shutil.copyfile(database, shop.database)
+        _copy(database, shop.database)
         _invoke(shop, "docs generate", ["--static", "--vars", json.dumps({"silver_database": SILVER})])
         into.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(shop.target / "static_index.html", into / "index.html")
@@ -231,6 +227,8 @@ def _invoke(shop: _Shop, command: str, arguments: Sequence[str]) -> list[NodeRes
     general += ["--no-send-anonymous-usage-stats", "--project-dir", str(shop.project)]
     general += ["--profiles-dir", str(shop.folder), "--target-path", str(shop.target)]
     general += ["--log-path", str(shop.folder / "logs")]
+    # half a second for artefacts that nobody reads; `docs` writes them
+    general += [] if command.startswith("docs") else ["--no-write-json"]
     try:
         answer = dbtRunner().invoke([*command.split(), *general, *arguments])
     finally:
@@ -266,7 +264,7 @@ def _node(result: Any) -> NodeResult:
 def _seal(shop: _Shop, pins: Pins) -> Mapping[str, int]:
     """Drops the views that need silver, writes the pins, checkpoints; returns the rows of each table.
 
-    It speaks to DuckDB through dbt's own adapter, without `lake` attached: what fails to bind would dangle.
+    It speaks to DuckDB through dbt's own adapter, without silver attached: what fails to bind would dangle.
     """
     from dbt.adapters.duckdb.credentials import DuckDBCredentials
     from dbt.adapters.duckdb.environments import create
@@ -313,6 +311,16 @@ def _drop_dangling(ask: Callable[..., list[tuple[Any, ...]]]) -> None:
             except Exception:
                 ask(f'drop view "{schema}"."{name}"')
                 found = True
+
+
+def _copy(real: Path, copy: Path) -> None:
+    if real.with_name(f"{real.name}.wal").exists():
+        raise Busy(
+            f"{real} has changes in {real.name}.wal: another program writes it, or was killed while it did",
+            hint=f"close that program, or open and close the file once: duckdb {real} 'checkpoint'",
+        )
+    if real.exists():
+        shutil.copyfile(real, copy)
 
 
 def _replace(new: Path, real: Path) -> None:

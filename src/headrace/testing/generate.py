@@ -11,7 +11,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -61,7 +61,8 @@ class Truth:
 
     def to_json(self) -> dict[str, Any]:
         """All but the typed rows."""
-        return {k: v for k, v in asdict(self).items() if k not in ("rows", "history")}
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("rows", "history")}
+        return {**told, "files": {name: asdict(file) for name, file in self.files.items()}}
 
 
 def generate(
