@@ -178,6 +178,19 @@ def test_architecture_lists_every_module_with_what_it_says_of_itself() -> None:
     assert not [name for name, doc in modules.items() if not doc], "modules without a docstring"
 
 
+def test_the_mission_page_names_what_is_there() -> None:
+    text = (ROOT / "docs/mission.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*) \| (.*) \| (.*) \|$", text, re.MULTILINE)
+    assert [int(number) for number, *_ in rows] == list(range(1, 198))
+    src = ROOT / "src" / "headrace"
+    for number, _, where, tests in rows:
+        for path in re.findall(r"`([\w/*]+\.py|\w+/|[\w/]+\.yml)`", where):
+            assert any(list(base.glob(path)) for base in (src, ROOT)), f"{number}: {path}"
+        for path in re.findall(r"`([^`]+)`", tests):
+            assert (ROOT / "tests" / path).is_file(), f"{number}: {path}"
+        assert where != "not yet" or not tests, number
+
+
 def test_every_field_of_a_definition_is_explained() -> None:
     from headrace.spec import contract, pipeline
     from headrace.sql.language import FUNCTIONS
