@@ -303,7 +303,7 @@ def test_expectations_judge_the_table_as_it_would_be(engine: DuckEngine, tmp_pat
 def test_evolved_columns_are_texts(engine: DuckEngine, tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", HEAD + ",Colour", "1,a,1,2020-01-01 00:00:00, red")
     outcome = run(engine, step_of(ORDERS, evolved=["Colour"]), [raw_input("o", path)])
-    assert good(outcome, "Colour") == [(" red",)]
+    assert good(outcome, "colour") == [(" red",)]
 
 
 def test_now_is_the_plans(engine: DuckEngine, tmp_path: Path) -> None:

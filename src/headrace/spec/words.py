@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 NULL_WORDS = (
     *("N/A", "n/a", "NA", "#N/A", "NULL", "Null", "null", "None", "none", "NONE", "NaN", "nan", "nil"),
@@ -69,20 +70,22 @@ def column_name(header: str) -> str:
     return name if name[:1].isalpha() else f"c_{name}".rstrip("_")
 
 
-def column_names(headers: list[str]) -> list[str]:
-    """A different column name for each header, in order.
+def column_names(headers: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """A different column name for each header, in order, and none of `taken` (whatever its case).
 
-    >>> column_names(["Name", "name ", "NAME"])
-    ['name', 'name_2', 'name_3']
+    >>> column_names(["Name", "name ", "NAME"], taken=["name_2"])
+    ['name', 'name_3', 'name_4']
     """
-    taken: list[str] = []
+    used = {name.lower() for name in taken}
+    names: list[str] = []
     for header in headers:
         base = name = column_name(header)
         place = 2
-        while name in taken:
+        while name in used:
             name, place = f"{base}_{place}", place + 1
-        taken.append(name)
-    return taken
+        used.add(name)
+        names.append(name)
+    return names
 
 
 def _tokens(name: str) -> set[str]:

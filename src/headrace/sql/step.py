@@ -11,6 +11,7 @@ from typing import Literal
 from headrace.errors import ConfigError
 from headrace.spec.contract import Contract, Severity
 from headrace.spec.pipeline import TableSpec
+from headrace.spec.words import column_names
 
 from .casts import Cast, bound, cast_of
 from .language import Expression, parse
@@ -62,9 +63,12 @@ class TableStep:
 def compile_table(
     name: str, spec: TableSpec, evolved: Sequence[str] = (), where: str | None = None
 ) -> TableStep:
-    """Checks all SQL, formats and patterns; raises ConfigError with the fix for the first that is wrong."""
+    """Checks all SQL, formats and patterns; raises ConfigError with the fix for the first that is wrong.
+
+    `evolved` are headers beyond the contract: each becomes a text column of a plain name.
+    """
     contract, columns = spec.contract, spec.contract.columns
-    extra = tuple(c for c in evolved if c not in columns)
+    extra = {c: (header,) for c, header in zip(column_names(evolved, columns), evolved, strict=True)}
     final = {**{c: column.type for c, column in columns.items()}, **dict.fromkeys(extra, "text")}
 
     def checked(text: str, what: str) -> Expression:
@@ -99,15 +103,15 @@ def compile_table(
         table=name,
         spec=spec,
         columns=final,
-        inputs={c: tuple(column.source) or (c,) for c, column in given.items()} | {c: (c,) for c in extra},
+        inputs={c: tuple(column.source) or (c,) for c, column in given.items()} | extra,
         references=tuple(references),
-        keys=tuple(spec.key_columns) + (extra if spec.keys == ["*"] else ()),
+        keys=tuple(spec.key_columns) + (tuple(extra) if spec.keys == ["*"] else ()),
         sequence=tuple(spec.latest_by),
         mode=spec.effective_mode,
         partition_by=tuple(spec.partition_by),
         history=spec.history,
         deletes=spec.delete_when is not None,
-        evolved=extra,
+        evolved=tuple(extra),
         encrypted=tuple(c for c, mask in masked.items() if mask == "encrypt"),
         casts=casts,
         derived=_ordered(derived, name, where),

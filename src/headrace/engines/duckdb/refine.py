@@ -55,7 +55,6 @@ def refine(engine: DuckEngine, step: TableStep, inputs: Inputs, *, epoch: int, n
         session.con,
         raw,
         step.inputs,
-        extras=step.evolved,
         case=contract.header_case,
         on_new=contract.on_new_column,
         on_missing=contract.on_missing_column,
