@@ -138,11 +138,12 @@ def raw_lines(path: Path, form: Mapping[str, Any], wanted: Sequence[tuple[int, i
                 more = list(itertools.islice(here, missing))
                 kept += more
                 at += len(more)
-            found[first, count] = _without_end(b"".join(kept[:count]), end)
+            found[first, count] = bare(b"".join(kept[:count]), end)
     return [found[key] for key in wanted]
 
 
-def _without_end(record: bytes, end: bytes) -> bytes:
+def bare(record: bytes, end: bytes) -> bytes:
+    """A record without its last line end, a carriage return before it included."""
     record = record.removesuffix(end)
     return record if b"\r" in end else record.removesuffix(end.replace(b"\n", b"\r"))
 

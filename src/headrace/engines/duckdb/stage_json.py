@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import duckdb
 
 from .normalise import is_plain
-from .raw import BLOCK, BROKEN, as_text, line_end, lines, open_plain, raw_lines
+from .raw import BLOCK, BROKEN, as_text, bare, line_end, lines, open_plain, raw_lines
 from .stage_extract import GOOD, extraction
 from .stage_header import fold
 from .stage_lines import line_at, place
@@ -151,7 +151,8 @@ def _judge_bytes(stage: Stage, file: StagedFile, records: Iterable[tuple[int, by
     def texts() -> Iterator[tuple[int, str]]:
         for line, raw in records:
             try:
-                source = decoded(raw, file.encoding)
+                # JSON is UTF-8: where a file mixes encodings, the other one is a flaw.
+                source = decoded(raw, "utf-8" if file.encoding == "mixed" else file.encoding)
             except UnicodeDecodeError:
                 stage.reject(file, [(line, as_text(raw, file.encoding), "json.encoding")])
                 continue
@@ -170,7 +171,7 @@ def _judge_lines(stage: Stage, file: StagedFile, wanted: Paths) -> None:
         try:
             for line, raw in enumerate(lines(stream, end), 1):
                 following = line + 1
-                yield line, raw.removesuffix(end)
+                yield line, bare(raw, end)
         except BROKEN as error:
             stage.reject(file, [(following, str(error) or type(error).__name__, UNREADABLE)])
 

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .raw import BROKEN, as_text, line_end, lines, open_plain
+from .raw import BROKEN, as_text, bare, line_end, lines, open_plain
 from .stage_header import Header
 from .stage_parts import Part, Stage, StagedFile, ident, text
 
@@ -80,12 +80,12 @@ More = Callable[[], bytes | None]
 
 def _to_row_end(ahead: deque[bytes], more: More, row_end: bytes, end: bytes) -> tuple[int, bytes]:
     count = 1
-    while not _bare(ahead[count - 1], end).endswith(row_end):
+    while not bare(ahead[count - 1], end).endswith(row_end):
         if count == len(ahead) and (count >= SPAN_LINES or more() is None):
             break
         count += 1
     count = min(count, len(ahead))
-    return count, _bare(b"".join(islice(ahead, count)), end)
+    return count, bare(b"".join(islice(ahead, count)), end)
 
 
 def _to_closed_quote(
@@ -93,19 +93,19 @@ def _to_closed_quote(
 ) -> tuple[int, bytes, list[str] | None, str | None]:
     quote, end = marks
     raw = ahead[0]
-    values, rule = _parsed(_bare(raw, end), encoding, split)
+    values, rule = _parsed(bare(raw, end), encoding, split)
     count = 1
     while rule == OPEN:
         if count == len(ahead) and (len(raw) > SPAN_BYTES or count >= SPAN_LINES or more() is None):
-            return 1, _bare(ahead[0], end), None, "csv.unterminated_quote"
+            return 1, bare(ahead[0], end), None, "csv.unterminated_quote"
         line = ahead[count]
         raw += line
         count += 1
         if quote in line:
-            values, rule = _parsed(_bare(raw, end), encoding, split)
+            values, rule = _parsed(bare(raw, end), encoding, split)
     if values is None and rule == "csv.unterminated_quote":
-        return 1, _bare(ahead[0], end), None, rule
-    return count, _bare(raw, end), values, rule
+        return 1, bare(ahead[0], end), None, rule
+    return count, bare(raw, end), values, rule
 
 
 def _before(form: Mapping[str, Any]) -> int:
@@ -115,11 +115,6 @@ def _before(form: Mapping[str, Any]) -> int:
 
 def _encoded(mark: str, encoding: str) -> bytes:
     return mark.encode(encoding) if encoding.startswith("utf-16-") else mark.encode()
-
-
-def _bare(raw: bytes, end: bytes) -> bytes:
-    raw = raw.removesuffix(end)
-    return raw if b"\r" in end else raw.removesuffix(end.replace(b"\n", b"\r"))
 
 
 def _parsed(raw: bytes, encoding: str, split: Split) -> tuple[list[str] | None, str | None]:
