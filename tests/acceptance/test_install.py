@@ -16,8 +16,14 @@ ROOT = Path(__file__).parents[2]
 LIMIT = 250 << 20
 
 
-def _call(*command: str | Path, **more: object) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **more)
+FOREIGN = ("PYTHON", "HEADRACE", "COVERAGE")
+"""With PYTHONPATH, say, pip would take the working tree for an installed package."""
+
+
+def _call(*command: str | Path, cwd: Path | None = None) -> str:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+    line = [str(part) for part in command]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=cwd, env=environment)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -66,20 +72,17 @@ def test_pip_finds_no_conflict(installed: Path) -> None:
 
 
 def test_it_starts_fast_and_runs_a_new_project(installed: Path, tmp_path: Path) -> None:
-    environment = {
-        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "HEADRACE"))
-    }
     python, headrace = installed / "python", installed / "headrace"
     for told, command in (
         ("import headrace", [python, "-c", "import headrace"]),
         ("headrace --help", [headrace, "--help"]),
     ):
-        _call(*command, cwd=tmp_path, env=environment)
+        _call(*command, cwd=tmp_path)
         started = time.monotonic()
-        _call(*command, cwd=tmp_path, env=environment)
+        _call(*command, cwd=tmp_path)
         print(f"{told}: {time.monotonic() - started:.2f} s")
-    _call(headrace, "init", "shop", cwd=tmp_path, env=environment)
-    told = _call(headrace, "run", cwd=tmp_path / "shop", env=environment)
+    _call(headrace, "init", "shop", cwd=tmp_path)
+    told = _call(headrace, "run", cwd=tmp_path / "shop")
     assert "orders  read 7 = " in told
     told = _call(
         headrace, "query", "select count(*) as n from silver.orders", "-f", "csv", cwd=tmp_path / "shop"
