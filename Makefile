@@ -2,6 +2,7 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV ?= .venv
+ROWS ?= 1000000
 PY := $(VENV)/bin/python
 UNIT := tests/unit src
 REST := $(filter-out tests/unit tests/golden tests/performance,$(patsubst %/,%,$(wildcard tests/*/)))
@@ -32,8 +33,14 @@ format: $(VENV)/.dev ## Put the code into the house's format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: $(VENV)/.dev ## Measure against peers and hand-written code, in one run
-	$(PY) bench/run.py
+bench: $(VENV)/.dev .venv-bench/.ready ## Measure against peers in one run (ROWS=5000000; RETAIL=… a file of online_retail)
+	$(PY) bench/compare.py dirty --rows $(ROWS) --peers .venv-bench/bin/python
+	@test -z "$(RETAIL)" || $(PY) bench/compare.py retail --input "$(RETAIL)" --peers .venv-bench/bin/python
+
+.venv-bench/.ready: bench/requirements.txt
+	@$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet -r bench/requirements.txt
+	@touch $@
 
 docs: $(VENV)/.dev ## Write the JSON Schemas anew and run every example of the documentation
 	$(PY) -m headrace.spec.schema docs/schema
@@ -44,7 +51,7 @@ lock: ## Resolve the locks anew (needs uv)
 	scripts/lock
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
+	rm -rf $(VENV) .venv-bench .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
 	find src -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf src/*.egg-info
 
