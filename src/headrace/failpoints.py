@@ -27,6 +27,9 @@ PLACES = (
     "refine.done",
     "gold.built",
     "gold.published",
+    "expire.based",
+    "expire.record",
+    "expire.deleted",
 )
 """Every place, in the order of a run."""
 

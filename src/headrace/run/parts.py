@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Literal
 
+from .. import __version__
 from ..errors import ConfigError
+from ..spec.pipeline import TableSpec
+from ..spec.project import Project
+from ..store.records import LandLog
+from ..store.storage import LocalStorage
+from .refine import Refinery
+from .report import Listener
 
 
 def part(kind: Literal["engines", "sinks"], name: str) -> Any:
@@ -15,3 +26,45 @@ def part(kind: Literal["engines", "sinks"], name: str) -> Any:
         known = ", ".join(sorted(point.name for point in entry_points(group=f"headrace.{kind}")))
         raise ConfigError(f"{kind[:-1]} `{name}` is not known", hint=f"{kind}: {known or 'none installed'}")
     return next(iter(found)).load()
+
+
+@contextmanager
+def refinery(
+    project: Project,
+    name: str,
+    storage: LocalStorage,
+    lands: Mapping[str, LandLog],
+    scratch: Path,
+    listener: Listener,
+) -> Iterator[Refinery]:
+    """Table `name` with an engine of its own, which is closed when the block ends."""
+    config = project.config
+    engine = part("engines", "duckdb")(
+        scratch,
+        config.memory,
+        pii_key=config.pii_key.encode() if config.pii_key else None,
+        project=project.root,
+    )
+    with engine:
+        yield Refinery(
+            name,
+            config.tables[name],
+            lands,
+            storage,
+            engine,
+            part("sinks", "delta")(project.lake, engine),
+            scratch,
+            listener,
+            code_of(project, config.tables[name]),
+            {"headrace": __version__, **engine.versions},
+        )
+
+
+def code_of(project: Project, spec: TableSpec) -> str:
+    """Hash of the files that hold the table's Python steps: changed code is a changed contract."""
+    digest = hashlib.sha256()
+    for step in spec.steps:
+        module = (step.processor or step.validator or "").partition(":")[0]
+        path = project.root.joinpath(*module.split(".")).with_suffix(".py")
+        digest.update(path.read_bytes() if path.exists() else module.encode())
+    return digest.hexdigest() if spec.steps else ""

@@ -13,18 +13,22 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ..core import Commit, Engine, Frame, Input, Landed, Outcome, RawInput, TableAt, Write, Written
 from ..errors import Corrupt, Fenced, Stopped
 from ..failpoints import reach
 from ..spec.pipeline import TableSpec
 from ..sql import TableStep, compile_table
+from ..store.base import newest
 from ..store.delta import Snapshot, Table
 from ..store.records import Done, LandLog, Plan, RefineLog, utc
 from ..store.storage import Storage
 from .evolve import unknown_headers
+from .origin import Objects, Origin, chosen, origin
 from .report import Event, Ledger, Listener, TableReport
+
+Mode = Literal["increment", "rebuild", "onto base"]
 
 
 class TableWriter(Protocol):
@@ -37,7 +41,11 @@ class TableWriter(Protocol):
     def epoch(self) -> int: ...
 
     def write(
-        self, parts: Sequence[tuple[Write, Frame]], commit: Commit, approve: Any = None
+        self,
+        parts: Sequence[tuple[Write, Frame]],
+        commit: Commit,
+        approve: Any = None,
+        bases: Mapping[str, TableAt] | None = None,
     ) -> Sequence[Written]: ...
 
 
@@ -97,10 +105,16 @@ def refine(work: Refinery, *, rebuild: str | None = None) -> TableReport:
         return TableReport(
             work.name, epoch, snapshot.at.version, seconds=seconds, path=str(snapshot.path), noop=True
         )
+    start = origin(work, plan)
     if doubt is None:
         log.plan(plan)
     reach("refine.planned")
-    done = _execute(work, plan, log, writer, finishing=doubt is not None)
+    if doubt is None and newest(work.storage) != plan.base:
+        # an expiry that comes now sees the plan and deletes nothing that it needs; this one did not
+        raise Fenced(
+            f"table `{work.name}`: bronze expired while epoch {plan.next} was planned", hint="run again"
+        )
+    done = _execute(work, plan, start, log, writer, finishing=doubt is not None)
     return TableReport(
         work.name,
         done.epoch,
@@ -162,7 +176,7 @@ def _plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | None:
     inputs = {source: (base[source], head) for source, head in heads.items()}
     evolved = [] if reason or last is None else list(last.evolved)
     if work.spec.contract.on_new_column == "evolve":
-        for _, (_, item) in _objects(work.lands, inputs):
+        for _, (_, item) in chosen(work.lands, inputs):
             evolved += [name for name in unknown_headers(work.spec, item.format) if name not in evolved]
     tables = {
         spec.references.partition(".")[0] for spec in work.spec.contract.columns.values() if spec.references
@@ -183,6 +197,7 @@ def _plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | None:
         now=utc(),
         reason=reason or "new objects",
         writer=uuid.uuid4().hex,
+        base=newest(work.storage),
     )
 
 
@@ -195,22 +210,18 @@ def _replaced(work: Refinery, done: Mapping[str, int]) -> list[str]:
     return found
 
 
-def _objects(
-    lands: Mapping[str, LandLog], inputs: Mapping[str, tuple[int, int]]
-) -> list[tuple[str, tuple[int, Landed]]]:
-    """(source, (epoch, object)) of the ranges in bronze order, without versions that a newer one replaced."""
-    found: list[tuple[str, tuple[int, Landed]]] = []
-    for source, (low, high) in inputs.items():
-        newest = {item.name: (epoch, item) for epoch, item in lands[source].objects(low, high)}
-        found += [(source, pair) for pair in sorted(newest.values(), key=lambda pair: pair[1].arrived)]
-    return found
-
-
-def _execute(work: Refinery, plan: Plan, log: RefineLog, writer: TableWriter, *, finishing: bool) -> Done:
+def _execute(
+    work: Refinery, plan: Plan, start: Origin, log: RefineLog, writer: TableWriter, *, finishing: bool
+) -> Done:
     spec = TableSpec.model_validate(plan.spec)
     step = compile_table(work.name, spec, plan.evolved)
     work.listener(Event(f"refine:{work.name}", "start", message=plan.reason))
-    outcome = work.engine.run(step, _inputs(work, plan, writer), epoch=plan.next, now=plan.now)
+    rebuild = plan.mode == "rebuild"
+    silver = f"silver.{work.name}"
+    inputs = inputs_of(work, start.objects, plan.references)
+    # a rebuild knows nothing of the table that it replaces
+    inputs["target"] = _existing(start.at(silver) if rebuild else writer.snapshots[silver].at)
+    outcome = work.engine.run(step, inputs, epoch=plan.next, now=plan.now)
     reach("refine.computed")
     broken = [check for check in outcome.checks if not check.passed and check.severity == "stop"]
     if broken and not finishing:
@@ -223,12 +234,14 @@ def _execute(work: Refinery, plan: Plan, log: RefineLog, writer: TableWriter, *,
 
     def approve(written: Sequence[Written]) -> None:
         nonlocal ledger
-        ledger = _ledger(outcome, written[1])
+        ledger = ledger_of(outcome, written[1])
         ledger.check(work.name)
         reach("refine.written")
 
-    parts = _parts(work, step, outcome, rebuild=plan.mode == "rebuild")
-    results = writer.write(parts, Commit(work.stream, plan.prev, plan.next), approve)
+    mode: Mode = "onto base" if start.base else "rebuild" if rebuild else "increment"
+    parts = parts_of(step, outcome, mode)
+    bases = {write.table: start.base.at(write.table) for write, _ in parts[1:]} if start.base else {}
+    results = writer.write(parts, Commit(work.stream, plan.prev, plan.next), approve, bases)
     reach("refine.outputs")
     done = Done(
         table=work.name,
@@ -252,53 +265,56 @@ def _execute(work: Refinery, plan: Plan, log: RefineLog, writer: TableWriter, *,
     return done
 
 
-def _inputs(work: Refinery, plan: Plan, writer: TableWriter) -> dict[str, Input | Sequence[RawInput] | None]:
-    files: dict[str, list[tuple[int, Landed, Path]]] = {source: [] for source in plan.inputs}
-    for source, (epoch, item) in _objects(work.lands, plan.inputs):
+def inputs_of(
+    work: Refinery, objects: Objects, references: Mapping[str, int]
+) -> dict[str, Input | Sequence[RawInput] | None]:
+    """What the engine reads: the objects, checked against their hashes, and the tables referred to."""
+    files: dict[str, list[tuple[int, Landed, Path]]] = {source: [] for source in work.lands}
+    for source, (epoch, item) in objects:
         fresh = item.key in work.lands[source].fresh
         files[source].append((epoch, item, work.storage.checked(item, work.scratch, fresh=fresh)))
     inputs: dict[str, Input | Sequence[RawInput] | None] = {
-        "raw": [RawInput(source, found) for source, found in files.items()],
-        "target": _existing(writer.snapshots[f"silver.{work.name}"].at),
+        "raw": [RawInput(source, found) for source, found in files.items()]
     }
-    for name, version in plan.references.items():
+    for name, version in references.items():
         inputs[f"ref:{name}"] = work.sink.table(f"silver.{name}").at(version)
     return inputs
 
 
-def _existing(at: TableAt) -> TableAt | None:
-    return at if at.version >= 0 else None
+def _existing(at: TableAt | None) -> TableAt | None:
+    return at if at and at.version >= 0 else None
 
 
-def _parts(work: Refinery, step: TableStep, outcome: Outcome, *, rebuild: bool) -> list[tuple[Write, Frame]]:
+def parts_of(step: TableStep, outcome: Outcome, mode: Mode) -> list[tuple[Write, Frame]]:
     """What goes where, in commit order; a rebuild replaces all of it."""
-    silver = f"silver.{work.name}"
-    mode = "replace" if rebuild else step.mode
+    silver = f"silver.{step.table}"
+    rebuild = mode == "rebuild"
+    onto = step.mode if mode == "increment" else "merge" if step.keys else "append"
+    deleted = "_deleted" if step.deletes else None
     parts = [
         (
-            Write(f"quarantine.{work.name}", "replace" if rebuild else "append"),
+            Write(f"quarantine.{step.table}", "append" if mode == "increment" else "replace"),
             outcome.frames["quarantine"],
         ),
         (
             Write(
                 silver,
-                mode,
+                "replace" if rebuild else onto,
                 step.keys,
                 step.sequence,
-                "_deleted" if step.deletes else None,
+                deleted,
                 step.partition_by,
             ),
             outcome.frames["rows"],
         ),
     ]
     if step.history:
-        keys = tuple(step.columns)
-        write = Write(f"{silver}_history", "replace" if rebuild else "merge", keys, ())
+        write = Write(f"{silver}_history", "replace" if rebuild else "merge", tuple(step.columns), ())
         parts.append((write, outcome.frames["history"]))
     return parts
 
 
-def _ledger(outcome: Outcome, silver: Written) -> Ledger:
+def ledger_of(outcome: Outcome, silver: Written) -> Ledger:
     return Ledger(
         read=outcome.read,
         inserted=silver.inserted,

@@ -6,21 +6,16 @@ committed stays committed and is reported, also when the catalog is lost in the 
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from .. import __version__, redact
+from .. import redact
 from ..catalog.catalog import Catalog
-from ..errors import Busy, ConfigError, HeadraceError
+from ..errors import ConfigError, HeadraceError
 from ..spec.pipeline import TableSpec
 from ..spec.project import Project
 from ..sql import compile_table
@@ -28,15 +23,14 @@ from ..store.cipher import Cipher
 from ..store.records import LandLog, check_format
 from ..store.storage import LocalStorage, scratch_folder
 from . import history
+from .alone import alone as _alone
 from .breaker import CircuitBreaker
 from .golden import build_gold
 from .graph import Task, TaskResult, execute, select
 from .land import land
-from .parts import part
-from .refine import Refinery, refine
+from .parts import refinery
+from .refine import refine
 from .report import Event, GoldReport, Listener, RunReport, SourceReport, Status, TableReport, silent
-
-BUSY_HINT = "wait for it, or look at `headrace status`; a killed run holds no lock"
 
 
 @dataclass(frozen=True)
@@ -150,61 +144,13 @@ def _land(plant: Plant, name: str) -> SourceReport:
 
 
 def _refine(plant: Plant, name: str) -> TableReport:
-    config = plant.project.config
-    spec = config.tables[name]
-    scratch = plant.scratch / name
-    engine = part("engines", "duckdb")(
-        scratch,
-        config.memory,
-        pii_key=config.pii_key.encode() if config.pii_key else None,
-        project=plant.project.root,
-    )
-    with engine:
-        work = Refinery(
-            name,
-            spec,
-            {source: plant.land_log(source) for source in spec.source},
-            plant.storage,
-            engine,
-            part("sinks", "delta")(plant.project.lake, engine),
-            scratch,
-            plant.listener,
-            _code(plant.project, spec),
-            {"headrace": __version__, **engine.versions},
-        )
+    lands = {source: plant.land_log(source) for source in plant.project.config.tables[name].source}
+    with refinery(plant.project, name, plant.storage, lands, plant.scratch / name, plant.listener) as work:
         return refine(work, rebuild="asked for" if name in plant.rebuild else None)
-
-
-def _code(project: Project, spec: TableSpec) -> str:
-    """Hash of the files that hold the table's Python steps: changed code is a changed contract."""
-    digest = hashlib.sha256()
-    for step in spec.steps:
-        module = (step.processor or step.validator or "").partition(":")[0]
-        path = project.root.joinpath(*module.split(".")).with_suffix(".py")
-        digest.update(path.read_bytes() if path.exists() else module.encode())
-    return digest.hexdigest() if spec.steps else ""
 
 
 def _gold(plant: Plant) -> GoldReport:
     return build_gold(plant.project, plant.storage)
-
-
-@contextmanager
-def _alone(lake: Path) -> Iterator[None]:
-    """One run at a time per lake; a convenience, never trusted for correctness (commits compare and set)."""
-    path = lake / "_headrace" / "run.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise Busy(f"another run is at work on {lake}: {holder}", hint=BUSY_HINT) from None
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z\n")
-        file.flush()
-        yield
 
 
 def _report(project: Project, run_id: str, results: Mapping[str, TaskResult], seconds: float) -> RunReport:

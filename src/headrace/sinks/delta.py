@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ..core import Commit, Engine, Frame, Rewrite, Write, Written
+from ..core import Commit, DataFile, Engine, Frame, Rewrite, TableAt, Write, Written
 from ..errors import Corrupt
 from ..failpoints import reach
 from ..store.delta import Change, Snapshot, Table
@@ -43,11 +46,16 @@ class DeltaWriter:
         return next(iter(self.snapshots.values())).txn
 
     def write(
-        self, parts: Sequence[tuple[Write, Frame]], commit: Commit, approve: Approve | None = None
+        self,
+        parts: Sequence[tuple[Write, Frame]],
+        commit: Commit,
+        approve: Approve | None = None,
+        bases: Mapping[str, TableAt] | None = None,
     ) -> Sequence[Written]:
         """Applies `parts` in order, each exactly once for `commit`, or raises `Fenced`.
 
         All new files are written, and `approve` sees the counts and may refuse, before the first commit.
+        A table among `bases` becomes its base with the frame applied to that; what it held before goes.
         """
         pending: list[tuple[Write, Rewrite | None, Written]] = []
         for write, frame in parts:
@@ -55,7 +63,8 @@ class DeltaWriter:
             if snapshot.txn == commit.next:
                 pending.append((write, None, self._applied(write, commit)))
                 continue
-            rewrite = self._rewrite(write, frame, snapshot)
+            base = (bases or {}).get(write.table)
+            rewrite = self._rewrite(write, frame, snapshot, base)
             pending.append((write, rewrite, rewrite.written))
         reach("sink.files")
         if approve:
@@ -69,9 +78,21 @@ class DeltaWriter:
             done.append(written)
         return done
 
-    def _rewrite(self, write: Write, frame: Frame, snapshot: Snapshot) -> Rewrite:
+    def _rewrite(self, write: Write, frame: Frame, snapshot: Snapshot, base: TableAt | None) -> Rewrite:
         snapshot.path.mkdir(parents=True, exist_ok=True)
-        return self.sink.engine.rewrite(snapshot.at, write, frame, snapshot.path)
+        if base is None:
+            return self.sink.engine.rewrite(snapshot.at, write, frame, snapshot.path)
+        change = self.sink.engine.rewrite(base, write, frame, snapshot.path)
+        going = {file.path for file in change.remove}
+        kept = [
+            linked(file, snapshot.path, len(write.partition_by))
+            for file in base.files
+            if file.path not in going
+        ]
+        removed = sum(file.rows for file in snapshot.at.files)
+        return Rewrite(
+            [*kept, *change.add], snapshot.at.files, replace(change.written, removed=removed), change.columns
+        )
 
     def _applied(self, write: Write, commit: Commit) -> Written:
         table, snapshot = self.tables[write.table], self.snapshots[write.table]
@@ -95,3 +116,14 @@ class DeltaWriter:
         version = self.tables[write.table].commit(change)
         self.snapshots[write.table] = self.tables[write.table].snapshot(self.stream)
         return version
+
+
+def linked(file: DataFile, root: Path, depth: int) -> DataFile:
+    """The file under a new name below `root`, in the same `depth` partition folders; bytes are shared."""
+    path = root.joinpath(*file.path.parts[-1 - depth : -1], f"part-{uuid.uuid4()}.snappy.parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file.path, path)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(file.path, path)
+    return replace(file, path=path)

@@ -38,7 +38,8 @@ def check_format(storage: Storage) -> None:
         )
 
 
-def _seal(body: Mapping[str, Any], before: str) -> bytes:
+def seal(body: Mapping[str, Any], before: str) -> bytes:
+    """A record's bytes: its body, bound by its hash to the record before it ("" for a record of its own)."""
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
     digest = hashlib.sha256((before + text).encode()).hexdigest()
     return json.dumps(
@@ -46,7 +47,7 @@ def _seal(body: Mapping[str, Any], before: str) -> bytes:
     ).encode()
 
 
-def _unseal(data: bytes, key: str) -> tuple[dict[str, Any], str, str]:
+def unseal(data: bytes, key: str) -> tuple[dict[str, Any], str, str]:
     """(body, sha256, sha256 of the record before); raises `Corrupt`."""
     try:
         record = json.loads(data)
@@ -102,7 +103,7 @@ class LandLog:
                     f"land stream `{self.stream}`: record {expected} is missing (found {key})",
                     hint=f"restore {self._key(expected)} from a backup",
                 )
-            body, digest, before = _unseal(self.storage.read(key), key)
+            body, digest, before = unseal(self.storage.read(key), key)
             if before != self._digest():
                 raise Corrupt(
                     f"record {key} does not follow the one before it", hint="restore both from a backup"
@@ -139,7 +140,7 @@ class LandLog:
         body = asdict(record)
         del body["sha256"]
         key = self._key(record.epoch)
-        if not self.storage.create(key, _seal(body, self._digest())):
+        if not self.storage.create(key, seal(body, self._digest())):
             self.refresh()
             if self.records[record.epoch].writer != writer:
                 raise Fenced(
@@ -189,6 +190,8 @@ class Plan:
     now: str
     reason: str
     writer: str
+    base: int = 0
+    """The newest expiry when this was planned: a rebuild starts from the bases of that one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +237,7 @@ class RefineLog:
             epoch = int(number) if number.isdigit() else -1
             if epoch < 0 or (kind == "plan" and epoch in known) or (kind == "done" and epoch in finished):
                 continue
-            body, _, _ = _unseal(self.storage.read(key), key)
+            body, _, _ = unseal(self.storage.read(key), key)
             if kind == "plan":
                 body["inputs"] = {stream: (low, high) for stream, (low, high) in body["inputs"].items()}
                 self.plans[epoch] = Plan(**body)
@@ -260,7 +263,7 @@ class RefineLog:
 
     def plan(self, plan: Plan) -> None:
         """Fixes the plan durably, or raises `Fenced` because another runner planned this number first."""
-        if not self.storage.create(f"{self._folder}/plan-{plan.next:012d}.json", _seal(asdict(plan), "")):
+        if not self.storage.create(f"{self._folder}/plan-{plan.next:012d}.json", seal(asdict(plan), "")):
             raise Fenced(
                 f"table `{plan.table}`: another run planned epoch {plan.next} first",
                 hint="it is at work or was killed; run again",
@@ -269,5 +272,5 @@ class RefineLog:
 
     def finish(self, done: Done) -> None:
         """Records the epoch as done; a helper that finished it in the meantime has written the same."""
-        self.storage.create(f"{self._folder}/done-{done.epoch:012d}.json", _seal(asdict(done), ""))
+        self.storage.create(f"{self._folder}/done-{done.epoch:012d}.json", seal(asdict(done), ""))
         self.refresh()
