@@ -28,6 +28,7 @@ from typing import Any, Literal, cast
 import yaml
 
 from ..errors import Busy, ConfigError, MissingExtra, SystemFault
+from ..failpoints import reach
 from .pins import Pin, Pins, fingerprint, pin, pinned, went_back
 
 Kind = Literal["model", "test", "source", "seed", "snapshot", "other"]
@@ -112,7 +113,9 @@ def build(
         if passed:
             rows = _seal(shop, new)
             nodes = [replace(n, rows=rows.get(n.name)) if n.kind != "test" else n for n in nodes]
+            reach("gold.built")
             _replace(shop.database, database)
+            reach("gold.published")
             pin(database, new)
     return GoldResult(nodes, passed, time.monotonic() - begun, full=full)
 
