@@ -231,3 +231,22 @@ def test_init_from_a_file_proposes_a_contract_that_loads_it(tmp_path: Path) -> N
     done = headrace("run", cwd=tmp_path / "shop")
     assert done.returncode == OK, done.stdout + done.stderr
     assert "read 2,000 = loaded 2,000 " in done.stdout
+
+
+def test_columns_that_are_named_like_bronze_folders_keep_their_values(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "in").mkdir()
+    for number in (1, 2):
+        table = pa.table({"id": [number], "year": [1999], "month": [7], "day": [31], "filename": ["x"]})
+        pq.write_table(table, tmp_path / f"in/{number}.parquet")
+    assert headrace("init", "shop", "--from", "in/1.parquet", cwd=tmp_path).returncode == OK
+    pipeline = tmp_path / "shop/pipeline.yml"
+    pipeline.write_text(pipeline.read_text().replace("1.parquet", "*.parquet"))
+    done = headrace("run", cwd=tmp_path / "shop")
+    assert done.returncode == OK, done.stdout
+    (table_name,) = (line.split()[0] for line in done.stdout.splitlines() if "read 2 = loaded 2" in line)
+    sql = f'select id, year, month, day, filename from silver."{table_name}" order by id'
+    found = headrace("query", sql, "-f", "csv", cwd=tmp_path / "shop")
+    assert found.stdout.splitlines()[1:] == ["1,1999,7,31,x", "2,1999,7,31,x"]
