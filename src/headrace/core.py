@@ -214,6 +214,10 @@ class Engine(Protocol):
         """
         ...
 
+    def interrupt(self) -> None:
+        """Ends a running call soon, from another thread; it raises, and nothing of it is visible."""
+        ...
+
     def rewrite(self, target: TableAt, write: Write, frame: Frame, into: Path) -> Rewrite:
         """The copy-on-write change that applies `frame` to `target`; new Parquet files lie under `into`."""
         ...

@@ -137,7 +137,7 @@ def test_a_changed_plan_is_found(store: LocalStorage) -> None:
     path = store.root / "_headrace/refine/t/plan-000000000001.json"
     path.write_text(path.read_text().replace('"increment"', '"rebuild"'))
     with pytest.raises(Corrupt, match="was changed"):
-        RefineLog(store, "t")
+        RefineLog(store, "t").open_plans()
 
 
 def test_a_newer_lake_is_refused(store: LocalStorage) -> None:

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from .. import redact
 from ..catalog.catalog import Catalog
+from ..core import Engine
 from ..errors import ConfigError, HeadraceError
 from ..spec.pipeline import TableSpec
 from ..spec.project import Project
 from ..sql import compile_table
 from ..store.cipher import Cipher
-from ..store.records import LandLog, check_format
+from ..store.records import LandLog, RefineLog, check_format
 from ..store.storage import LocalStorage, scratch_folder
 from . import history
 from .alone import alone as _alone
@@ -28,7 +29,7 @@ from .breaker import CircuitBreaker
 from .golden import build_gold
 from .graph import Task, TaskResult, execute, select
 from .land import land
-from .parts import refinery
+from .parts import part, refinery
 from .refine import refine
 from .report import Event, GoldReport, Listener, RunReport, SourceReport, Status, TableReport, silent
 
@@ -44,6 +45,8 @@ class Plant:
     listener: Listener
     rebuild: Sequence[str] = ()
     lands: dict[str, LandLog] = field(default_factory=dict)
+    engines: dict[str, Engine] = field(default_factory=dict)
+    """Of the tables that are being refined now."""
 
     def land_log(self, source: str) -> LandLog:
         if source not in self.lands:
@@ -99,13 +102,26 @@ def run(
 
 
 def _check(project: Project, rebuild: Sequence[str]) -> None:
-    """Compiles every contract, so that a mistake in its SQL stops the run before anything is read."""
+    """Compiles every contract and binds those that have not run yet: no mistake waits for the data."""
     for name in rebuild:
         if name not in project.config.tables:
             known = ", ".join(project.config.tables)
             raise ConfigError(f"rebuild: table `{name}` is not defined", hint=f"tables: {known}")
-    for name, spec in project.config.tables.items():
-        compile_table(name, spec, where=f"tables.{name}")
+    tables = project.config.tables
+    where = {name: str(project.shown.where(("tables", name, "contract"))) for name in tables}
+    steps = {name: compile_table(name, spec, where=where[name]) for name, spec in tables.items()}
+    changed = {name: where[name] for name in tables if not _has_run(project, name)}
+    if changed:
+        part("engines", "duckdb").validate(steps, changed)
+
+
+def _has_run(project: Project, table: str) -> bool:
+    """Whether the last epoch of `table` had the spec that it has now."""
+    if not project.lake.exists():
+        return False
+    log = RefineLog(LocalStorage(project.lake), table)
+    spec = project.config.tables[table].model_dump(mode="json", by_alias=True)
+    return log.last is not None and log.planned(log.epoch).spec == spec
 
 
 def _tasks(plant: Plant, patterns: Sequence[str]) -> list[Task]:
@@ -119,7 +135,14 @@ def _tasks(plant: Plant, patterns: Sequence[str]) -> list[Task]:
         needs = [f"land:{source}" for source in spec.source]
         needs += [f"refine:{table}" for table in references(spec) if table != name]
         tasks.append(
-            Task(f"refine:{name}", tuple(needs), partial(_refine, plant, name), attempts=attempts, base=base)
+            Task(
+                f"refine:{name}",
+                tuple(needs),
+                partial(_refine, plant, name),
+                attempts=attempts,
+                base=base,
+                cancel=partial(_interrupt, plant, name),
+            )
         )
     if config.gold:
         needs = [f"refine:{name}" for name in config.tables]
@@ -146,7 +169,17 @@ def _land(plant: Plant, name: str) -> SourceReport:
 def _refine(plant: Plant, name: str) -> TableReport:
     lands = {source: plant.land_log(source) for source in plant.project.config.tables[name].source}
     with refinery(plant.project, name, plant.storage, lands, plant.scratch / name, plant.listener) as work:
-        return refine(work, rebuild="asked for" if name in plant.rebuild else None)
+        plant.engines[name] = work.engine
+        try:
+            return refine(work, rebuild="asked for" if name in plant.rebuild else None)
+        finally:
+            del plant.engines[name]
+
+
+def _interrupt(plant: Plant, name: str) -> None:
+    """Ends the query that refines table `name`, if one runs: nothing of its epoch has been committed."""
+    if engine := plant.engines.get(name):
+        engine.interrupt()
 
 
 def _gold(plant: Plant) -> GoldReport:

@@ -225,52 +225,74 @@ class RefineLog:
         self.storage = storage
         self.table = table
         self._folder = f"_headrace/refine/{table}"
-        self.plans: dict[int, Plan] = {}
-        self.done: list[Done] = []
+        self._plans: dict[int, Plan] = {}
+        self._done: dict[int, Done] = {}
         self.refresh()
 
     def refresh(self) -> None:
-        known = set(self.plans)
-        finished = {item.epoch for item in self.done}
+        """Looks up which epochs there are; records are read when they are asked for, and then kept."""
+        self._numbers: dict[str, list[int]] = {"plan": [], "done": []}
         for key in self.storage.list(self._folder):
             kind, _, number = key.rsplit("/", 1)[-1].removesuffix(".json").partition("-")
-            epoch = int(number) if number.isdigit() else -1
-            if epoch < 0 or (kind == "plan" and epoch in known) or (kind == "done" and epoch in finished):
-                continue
+            if kind in self._numbers and number.isdigit():
+                self._numbers[kind].append(int(number))
+
+    def _key(self, kind: str, epoch: int) -> str:
+        return f"{self._folder}/{kind}-{epoch:012d}.json"
+
+    def planned(self, epoch: int) -> Plan:
+        """The plan of `epoch`."""
+        if epoch not in self._plans:
+            key = self._key("plan", epoch)
             body, _, _ = unseal(self.storage.read(key), key)
-            if kind == "plan":
-                body["inputs"] = {stream: (low, high) for stream, (low, high) in body["inputs"].items()}
-                self.plans[epoch] = Plan(**body)
-            elif kind == "done":
-                self.done.append(Done(**body))
-        self.done.sort(key=lambda item: item.epoch)
+            body["inputs"] = {stream: (low, high) for stream, (low, high) in body["inputs"].items()}
+            self._plans[epoch] = Plan(**body)
+        return self._plans[epoch]
+
+    def finished(self, epoch: int) -> Done:
+        """The done record of `epoch`."""
+        if epoch not in self._done:
+            key = self._key("done", epoch)
+            body, _, _ = unseal(self.storage.read(key), key)
+            self._done[epoch] = Done(**body)
+        return self._done[epoch]
+
+    @property
+    def plans(self) -> dict[int, Plan]:
+        """All plans, by their epoch."""
+        return {epoch: self.planned(epoch) for epoch in self._numbers["plan"]}
+
+    @property
+    def done(self) -> list[Done]:
+        """All done records, oldest first."""
+        return [self.finished(epoch) for epoch in self._numbers["done"]]
 
     @property
     def last(self) -> Done | None:
-        return self.done[-1] if self.done else None
+        return self.finished(self.epoch) if self.epoch else None
 
     @property
     def epoch(self) -> int:
-        return self.done[-1].epoch if self.done else 0
+        return max(self._numbers["done"], default=0)
 
     def open_plans(self) -> list[Plan]:
         """Plans made over the last done epoch and not finished, oldest first."""
-        return [plan for number, plan in sorted(self.plans.items()) if number > self.epoch]
+        return [self.planned(epoch) for epoch in self._numbers["plan"] if epoch > self.epoch]
 
     def next_number(self) -> int:
         """Numbers are never used twice, also those of abandoned plans."""
-        return max([self.epoch, *self.plans]) + 1
+        return max([self.epoch, *self._numbers["plan"]]) + 1
 
     def plan(self, plan: Plan) -> None:
         """Fixes the plan durably, or raises `Fenced` because another runner planned this number first."""
-        if not self.storage.create(f"{self._folder}/plan-{plan.next:012d}.json", seal(asdict(plan), "")):
+        if not self.storage.create(self._key("plan", plan.next), seal(asdict(plan), "")):
             raise Fenced(
                 f"table `{plan.table}`: another run planned epoch {plan.next} first",
                 hint="it is at work or was killed; run again",
             )
-        self.plans[plan.next] = plan
+        self.refresh()
 
     def finish(self, done: Done) -> None:
         """Records the epoch as done; a helper that finished it in the meantime has written the same."""
-        self.storage.create(f"{self._folder}/done-{done.epoch:012d}.json", seal(asdict(done), ""))
+        self.storage.create(self._key("done", done.epoch), seal(asdict(done), ""))
         self.refresh()

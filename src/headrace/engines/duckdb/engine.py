@@ -13,6 +13,7 @@ from ...core import Frame, Input, Outcome, RawInput, Rewrite, TableAt, Write
 from .frame import Session
 from .refine import refine
 from .rewrite import rewrite
+from .shape import LARGE
 
 if TYPE_CHECKING:
     from ...sql import TableStep
@@ -42,6 +43,7 @@ class DuckEngine:
         self.scratch = Path(tempfile.mkdtemp(prefix="duckdb-", dir=scratch))
         self.project = project
         self.pii_key = pii_key
+        self.large = LARGE
         self.versions = {"duckdb": duckdb.__version__}
         config: dict[str, Any] = {
             "memory_limit": memory,
@@ -91,6 +93,17 @@ class DuckEngine:
     def rewrite(self, target: TableAt, write: Write, frame: Frame, into: Path) -> Rewrite:
         """The copy-on-write change that applies `frame` to `target`; new Parquet files lie under `into`."""
         return rewrite(self.session, target, write, frame, into)
+
+    def interrupt(self) -> None:
+        """Ends the running query soon, from another thread."""
+        self._con.interrupt()
+
+    @staticmethod
+    def validate(steps: Mapping[str, TableStep], chosen: Mapping[str, str]) -> None:
+        """Binds the SQL of the chosen tables against empty ones; see `validate.validate`."""
+        from .validate import validate
+
+        validate(steps, chosen)
 
     @staticmethod
     def publish(database: Path, schemas: Schemas) -> None:
