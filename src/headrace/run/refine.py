@@ -76,13 +76,18 @@ class Refinery:
 
     @property
     def fingerprint(self) -> str:
-        text = json.dumps(self.spec.model_dump(mode="json", by_alias=True), sort_keys=True) + self.code
-        return hashlib.sha256(text.encode()).hexdigest()
+        return fingerprint_of(self.spec, self.code)
 
     def outputs(self, spec: TableSpec) -> list[str]:
         """All tables of this stream in commit order; the first decides whether an epoch must be finished."""
         history = [f"silver.{self.name}_history"] if spec.history else []
         return [f"quarantine.{self.name}", f"silver.{self.name}", *history]
+
+
+def fingerprint_of(spec: TableSpec, code: str) -> str:
+    """Equal for equal settings and Python steps: a table is computed anew when it changes."""
+    text = json.dumps(spec.model_dump(mode="json", by_alias=True), sort_keys=True) + code
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def refine(work: Refinery, *, rebuild: str | None = None) -> TableReport:
