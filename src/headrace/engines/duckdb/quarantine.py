@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...core import RawInput
-from .frame import Session, count, ident, text
+from .frame import Session, count, text
 from .raw import as_text, raw_lines
 from .stage import Staged
 
@@ -27,47 +27,50 @@ QUARANTINE = {
 LINES = ("csv", "jsonl")
 """Formats whose records are lines of text; of others the fields are kept as the raw text."""
 PORTION = 50_000
-_AUDIT = ("_source", "_file", "_line", "_ingested_at", "rules")
 
 
 def fill(session: Session, staged: Staged, raw: Sequence[RawInput], odd: str, epoch: int) -> int:
-    """Makes table `quarantine` of the rows of `odd` and of what staging rejected; returns their number."""
+    """Makes table `quarantine` of the rows of `odd` and of what staging rejected; returns their number.
+
+    `odd` has the identity of each row, its `rules` and its `fields` as JSON.
+    """
     con = session.con
-    columns = [row[0] for row in con.execute(f"DESCRIBE {odd}").fetchall() if row[0] not in _AUDIT]
-    packed = ", ".join(f"{ident(name)} := {ident(name)}" for name in columns)
-    fields = f"to_json(struct_pack({packed}))::VARCHAR" if columns else "'{}'"
+    con.execute(f"CREATE TEMP TABLE odd_rows AS SELECT * FROM {odd}")
     con.execute("CREATE TEMP TABLE raw_texts (f VARCHAR, s VARCHAR, t TIMESTAMPTZ, l BIGINT, raw VARCHAR)")
-    if count(con, odd):
-        _read_raw(con, raw, odd, columns)
+    if count(con, "odd_rows"):
+        _read_raw(con, raw)
     con.execute(
         f"CREATE TEMP TABLE quarantine AS "
         f"SELECT o._file, o._line, o._source, o._ingested_at, {epoch}::BIGINT AS _epoch, "
-        f"rtrim(o.rules, ';') AS rules, coalesce(r.raw, {fields}) AS raw, {fields} AS fields "
-        f"FROM {odd} o LEFT JOIN raw_texts r "
+        f"rtrim(o.rules, ';') AS rules, coalesce(r.raw, o.fields) AS raw, o.fields "
+        f"FROM odd_rows o LEFT JOIN raw_texts r "
         "ON r.f = o._file AND r.s = o._source AND r.l = o._line AND r.t IS NOT DISTINCT FROM o._ingested_at "
         f"UNION ALL SELECT _file, _line, _source, _ingested_at, {epoch}::BIGINT, _rule, _raw, NULL "
         f"FROM {staged.rejects}"
     )
     con.execute("DROP TABLE raw_texts")
+    con.execute("DROP TABLE odd_rows")
     return count(con, "quarantine")
 
 
-def _read_raw(con: DuckDBPyConnection, raw: Sequence[RawInput], odd: str, columns: Sequence[str]) -> None:
+BREAKS = r"regexp_replace(fields, '\\\\', '', 'g')"
+"""The JSON text of a row without escaped backslashes: then each `\n` in it is a line break in a field."""
+
+
+def _read_raw(con: DuckDBPyConnection, raw: Sequence[RawInput]) -> None:
     """Fetches the exact lines of odd rows from their files."""
-    has_odd = set(con.execute(f"SELECT DISTINCT _source, _file FROM {odd}").fetchall())
-    breaks = " + ".join(
-        f"coalesce(length({ident(name)}) - length(replace({ident(name)}, chr(10), '')), 0)"
-        for name in columns
-    )
+    has_odd = set(con.execute("SELECT DISTINCT _source, _file FROM odd_rows").fetchall())
     for source in raw:
         for _, landed, path in source.files:
             form = landed.format
             if form.get("type") not in LINES or (source.source, landed.name) not in has_odd:
                 continue
-            lines = f"1 + {breaks}" if breaks and form.get("quoted") else "1"
+            mark = r"\r" if form.get("newline") == "\r" else r"\n"
+            breaks = f"(length({BREAKS}) - length(replace({BREAKS}, '{mark}', ''))) // 2"
+            lines = f"1 + coalesce({breaks}, 0)" if form.get("quoted") else "1"
             con.execute(
-                f"CREATE OR REPLACE TEMP TABLE wanted AS SELECT _line AS l, {lines} AS n, _ingested_at AS t "
-                f"FROM {odd} WHERE _source = {text(source.source)} AND _file = {text(landed.name)} "
+                f"CREATE OR REPLACE TEMP TABLE wanted AS SELECT _line AS l, {lines} AS n "
+                f"FROM odd_rows WHERE _source = {text(source.source)} AND _file = {text(landed.name)} "
                 f"AND _ingested_at IS NOT DISTINCT FROM {text(landed.arrived)}::TIMESTAMPTZ ORDER BY l"
             )
             total = count(con, "wanted")

@@ -1,9 +1,8 @@
 """One refinement: staged texts become typed winners, quarantine and history, and every row is counted.
 
-What it costs decides the order. A first pass evaluates all casts and rules but keeps only a hash of the
-key, the row's place, and a note where something is odd. The few rows that are broken or whose key hash occurs
-twice are looked at again, exactly. The winners are never stored: they are the staged rows minus the places
-that lost, typed anew while they are copied into the table, when the rules are no longer evaluated.
+What it costs decides the order. Casts and rules run once, while the files are read (see `shape`). Keys are then
+compared by their hashes; only rows whose hash occurs twice are looked at again, exactly. The winners are never
+stored: they are the typed rows minus the places that lost, copied into the table in one stream.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from ...core import Check, Input, Outcome, RawInput, TableAt
 from ...errors import ConfigError
-from ...sql import TableStep, checked_sql, expectations, order_by
+from ...sql import TableStep, expectations, order_by
 from .frame import AUDIT, DuckFrame, Session, count, fresh, ident, one, table_sql
 from .masks import encrypt_into
 from .python_steps import IDENTITY, run_steps
 from .quarantine import QUARANTINE, fill, names_of
+from .shape import shape_of
 from .stage import Staged, stage
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ def refine(engine: DuckEngine, step: TableStep, inputs: Inputs, *, epoch: int, n
         "SET preserve_insertion_order = true"
     )  # rowids of staged files must follow their lines
     raw = raw_inputs(inputs.get("raw"))
+    for name, value in inputs.items():
+        if name.startswith("ref:") and isinstance(value, TableAt):
+            _reference(session, name.removeprefix("ref:"), value)
     contract = step.spec.contract
     staged = stage(
         session.con,
@@ -60,10 +63,8 @@ def refine(engine: DuckEngine, step: TableStep, inputs: Inputs, *, epoch: int, n
         on_missing=contract.on_missing_column,
         into=fresh("staged"),
         scratch=engine.scratch,
+        shape=shape_of(step, session.dialect, engine.large),
     )
-    for name, value in inputs.items():
-        if name.startswith("ref:") and isinstance(value, TableAt):
-            _reference(session, name.removeprefix("ref:"), value)
     target = inputs.get("target")
     at = target if isinstance(target, TableAt) else None
     return _Refinement(session, step, staged, epoch, at, place_sql(raw)).outcome(engine, raw)
@@ -96,151 +97,115 @@ class _Refinement:
     target: TableAt | None
     place: str
     base: str = ""
-    """Where rows are read from: the staged texts, or what the Python steps made of them."""
-    processed: bool = False
+    """Where rows are read from: the staged ones, or what the Python steps made of them."""
+    stepped: bool = False
 
     def outcome(self, engine: DuckEngine, raw: Sequence[RawInput]) -> Outcome:
         con = self.session.con
         self.base = self.staged.relation
-        self._note()
+        self._sort_out()
         dropped = self._python_steps(engine) if self.step.spec.steps else 0
-        self._find_rivals()
-        self._lift()
         quarantined = fill(self.session, self.staged, raw, "odd", self.epoch)
         for column in self.step.encrypted:
-            encrypt_into(self.session, f"SELECT {ident(column)} FROM ({self._typed('good')})", column, engine)
-        deduplicated = self._deduplicate()
-        rows = self._frame("kept", self._good() - deduplicated, one_per_key=bool(self.step.keys))
+            encrypt_into(self.session, f"SELECT {ident(column)} FROM good", column, engine)
+        deduplicated = self._deduplicate() if self.step.keys else 0
+        rows = self._frame("kept" if deduplicated else "good", self._good() - deduplicated)
         frames = {
             "rows": rows,
             "quarantine": DuckFrame(self.session, "SELECT * FROM quarantine", QUARANTINE, quarantined),
         }
         if self.step.history:
-            frames["history"] = self._frame("versions", count(con, "versions"), one_per_key=True)
+            frames["history"] = self._history(deduplicated)
         return Outcome(
             frames=frames,
             read=sum(self.staged.records.values()),
             deduplicated=deduplicated,
             quarantined=quarantined,
-            filtered=count(con, "notes WHERE filtered") + dropped,
+            filtered=count(con, f"{self.staged.relation} WHERE _filtered") + dropped,
             by_rule=names_of(con, "SELECT rules FROM quarantine"),
-            warned=self._broken("warned", "warn"),
+            warned=self._broken("_warned", "warn", " AND _rules IS NULL"),
             checks=[*self._stops(), *self._expectations(rows)],
             files=dict(self.staged.records),
         )
 
     # what is odd -----------------------------------------------------------------------------------------
 
-    def _note(self) -> None:
-        """Tables `narrow` (each staged row's place, key hash, note), `notes` (of odd rows), `gone` (bad rows).
-
-        A note is one text, not a struct: nearly all rows have none, and that must cost next to nothing.
-        """
+    def _sort_out(self) -> None:
+        """View `good`: rows that are neither broken nor left out. View `odd`: broken ones."""
         con = self.session.con
-        keys = ", ".join(ident(key) for key in self.step.keys)
-        gone = "_broken <> '' OR _stopped <> '' OR _filtered"
-        h = f"CASE WHEN {gone} THEN NULL ELSE hash({keys}) END" if keys else "NULL::UTINYINT"
-        parts = "concat_ws(chr(31), _broken || _stopped, _stopped, _warned, _filtered)"
         con.execute(
-            f"CREATE TEMP TABLE narrow AS SELECT _line AS l, {self.place} AS f, {h} AS h, "
-            f"CASE WHEN {gone} OR _warned <> '' THEN {parts} END AS note FROM ({self._typed(self.base)})"
-        )
-        part = "split_part(note, chr(31), {})"
-        con.execute(
-            f"CREATE TEMP TABLE notes AS SELECT l, f, {part.format(1)} AS broken, "
-            f"{part.format(2)} AS stopped, {part.format(3)} AS warned, {part.format(4)} = 'true' AS filtered "
-            "FROM narrow WHERE note IS NOT NULL"
+            f"CREATE TEMP VIEW good AS SELECT * FROM {self.base} WHERE _rules IS NULL AND NOT _filtered"
         )
         con.execute(
-            "CREATE TEMP TABLE gone AS SELECT l, f, broken AS rules FROM notes WHERE broken <> '' OR filtered"
-        )
-        self._view("good", "gone")
-
-    def _find_rivals(self) -> None:
-        """Table `rivals`: places of rows whose key hash is not theirs alone."""
-        keys = ", ".join(ident(key) for key in self.step.keys)
-        places = "SELECT l, f, h FROM narrow WHERE h IS NOT NULL"
-        if self.processed:
-            places = f"SELECT _line AS l, {self.place} AS f, hash({keys}) AS h FROM {self.base}"
-        twice = f"SELECT h FROM ({places}) GROUP BY h HAVING count(*) > 1"
-        found = (
-            f"SELECT l, f FROM ({places}) WHERE h IN ({twice})" if keys else "SELECT l, f FROM gone LIMIT 0"
-        )
-        self.session.con.execute(f"CREATE TEMP TABLE rivals AS {found}")
-
-    def _lift(self) -> None:
-        """Views `odd` (broken rows as they were staged) and `rival`, out of one look at the wide rows."""
-        con = self.session.con
-        wanted = "SELECT l, f, rules FROM gone WHERE rules <> ''"
-        if not self.processed:
-            wanted += " UNION ALL SELECT l, f, NULL FROM rivals"
-        con.execute(
-            f"CREATE TEMP TABLE lifted AS SELECT s.*, w.rules FROM {self.staged.relation} s "
-            f"JOIN ({wanted}) w ON s._line = w.l AND {self.place} = w.f"
-        )
-        con.execute("CREATE TEMP VIEW odd AS SELECT * FROM lifted WHERE rules IS NOT NULL")
-        if not self.processed:
-            con.execute("CREATE TEMP VIEW rival AS SELECT * EXCLUDE (rules) FROM lifted WHERE rules IS NULL")
-            return
-        con.execute(
-            f"CREATE TEMP TABLE rival AS SELECT s.* FROM {self.base} s "
-            f"JOIN rivals r ON s._line = r.l AND {self.place} = r.f"
+            f"CREATE TEMP VIEW odd AS SELECT {', '.join(IDENTITY)}, _rules AS rules, _fields AS fields "
+            f"FROM {self.base} WHERE _rules IS NOT NULL"
         )
 
     def _good(self) -> int:
-        """Rows that are neither broken nor left out."""
-        con = self.session.con
-        return count(con, self.base) if self.processed else count(con, "narrow") - count(con, "gone")
-
-    def _view(self, name: str, without: str) -> None:
-        """A view of the base without the places listed in `without`."""
-        lost = f"SELECT 1 FROM {without} g WHERE g.l = s._line AND g.f = {self.place}"
-        any_lost = count(self.session.con, without)
-        where = f" WHERE NOT EXISTS ({lost})" if any_lost else ""
-        self.session.con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM {self.base} s{where}")
-
-    def _typed(self, relation: str) -> str:
-        """SQL of `relation`, a part of the base, in final types and masks."""
-        if self.processed:
-            return f"SELECT * FROM {relation}"
-        return checked_sql(self.step, self.session.dialect, relation)
+        return count(self.session.con, "good")
 
     # user code -------------------------------------------------------------------------------------------
 
     def _python_steps(self, engine: DuckEngine) -> int:
-        """Puts good rows through the project's functions; what they refuse is `gone`. Returns drops."""
+        """Puts good rows through the project's functions; what they refuse is `odd`. Returns how many they drop."""
         con, columns = self.session.con, dict(self.step.columns)
         if self.step.deletes:
             columns["_deleted"] = "boolean"
         listed = ", ".join(ident(name) for name in (*columns, *IDENTITY))
-        con.execute(f"CREATE TEMP TABLE stepping AS SELECT {listed} FROM ({self._typed('good')})")
-        steps = self.step.spec.steps
-        self.base, dropped = run_steps(self.session, steps, engine.project, "stepping", columns)
-        self.processed = True
-        con.execute(
-            f"INSERT INTO gone SELECT _line, {self.place}, string_agg(rule || ';', '' ORDER BY rule) "
-            "FROM flagged WHERE severity <> 'warn' GROUP BY ALL"
+        con.execute(f"CREATE TEMP TABLE stepping AS SELECT {listed} FROM good")
+        self.base, dropped = run_steps(
+            self.session, self.step.spec.steps, engine.project, "stepping", columns
         )
-        self._view("good", "gone")
+        self.stepped = True
+        con.execute(f"CREATE OR REPLACE TEMP VIEW good AS SELECT * FROM {self.base}")
+        packed = ", ".join(f"{ident(name)} := t.{ident(name)}" for name in self.step.columns)
+        same = " AND ".join(f"f.{name} IS NOT DISTINCT FROM t.{name}" for name in IDENTITY)
+        con.execute(
+            f"CREATE OR REPLACE TEMP VIEW odd AS SELECT {', '.join(IDENTITY)}, _rules AS rules, "
+            f"_fields AS fields FROM {self.staged.relation} WHERE _rules IS NOT NULL UNION ALL "
+            f"SELECT {', '.join('t.' + name for name in IDENTITY)}, string_agg(f.rule || ';', '' ORDER BY f.rule), "
+            f"any_value(to_json(struct_pack({packed}))::VARCHAR) FROM stepping t JOIN flagged f ON {same} "
+            "WHERE f.severity <> 'warn' GROUP BY ALL"
+        )
         return dropped
 
     # winners ---------------------------------------------------------------------------------------------
 
     def _deduplicate(self) -> int:
-        """View `kept`: one row per key. View `versions`: every distinct row. Returns how many are not kept.
+        """Views `kept`: one row per key; `versions`: every distinct row. Returns how many are not kept.
 
-        Only rivals are compared, and those exactly: a hash that two keys share costs time, never a row.
+        Only rows whose key hash is not theirs alone are compared, and those exactly: a hash that two keys share
+        costs time, never a row.
         """
         con = self.session.con
+        keys = ", ".join(ident(key) for key in self.step.keys)
+        con.execute(
+            f"CREATE TEMP TABLE twice AS SELECT h FROM (SELECT hash({keys}) AS h FROM good) "
+            "GROUP BY h HAVING count(*) > 1"
+        )
+        if not count(con, "twice"):
+            return 0
+        con.execute(
+            f"CREATE TEMP VIEW rival AS SELECT * FROM good WHERE hash({keys}) IN (SELECT h FROM twice)"
+        )
         con.execute(f"CREATE TEMP TABLE contest AS {self._final('rival')}")
-        lost = self._losers(self.step.keys) if self.step.keys else "SELECT l, f FROM rivals"
-        con.execute(f"CREATE TEMP TABLE losers AS SELECT l, f FROM gone UNION ALL {lost}")
+        con.execute(f"CREATE TEMP TABLE losers AS {self._losers(self.step.keys)}")
         self._view("kept", "losers")
         if self.step.history:
-            same = self._losers(list(self.step.columns))
-            con.execute(f"CREATE TEMP TABLE copies AS SELECT l, f FROM gone UNION ALL {same}")
+            con.execute(f"CREATE TEMP TABLE copies AS {self._losers(list(self.step.columns))}")
             self._view("versions", "copies")
-        return count(con, f"({lost})")
+        return count(con, "losers")
+
+    def _view(self, name: str, without: str) -> None:
+        """A view of the good rows without the places listed in `without`."""
+        lost = f"SELECT 1 FROM {without} g WHERE g.l = s._line AND g.f = {self.place}"
+        self.session.con.execute(f"CREATE TEMP VIEW {name} AS SELECT * FROM good s WHERE NOT EXISTS ({lost})")
+
+    def _history(self, deduplicated: int) -> DuckFrame:
+        """Every distinct version; where no key came twice, these are the rows."""
+        view = "versions" if deduplicated else "good"
+        copies = count(self.session.con, "copies") if deduplicated else 0
+        return self._frame(view, self._good() - copies)
 
     def _losers(self, keys: Sequence[str]) -> str:
         listed = ", ".join(ident(key) for key in keys)
@@ -264,25 +229,24 @@ class _Refinement:
         audit = [f"{self.epoch}::BIGINT AS _epoch" if name == "_epoch" else f"t.{name}" for name in AUDIT]
         deleted = ["t._deleted"] if self.step.deletes else []
         listed = ", ".join([*columns, *audit, *deleted])
-        return f"SELECT {listed} FROM ({self._typed(relation)}) t{''.join(joins)}"
+        return f"SELECT {listed} FROM {relation} t{''.join(joins)}"
 
-    def _frame(self, view: str, rows: int, *, one_per_key: bool) -> DuckFrame:
+    def _frame(self, view: str, rows: int) -> DuckFrame:
         columns = dict(self.step.columns) | AUDIT | ({"_deleted": "boolean"} if self.step.deletes else {})
-        return DuckFrame(self.session, self._final(view), columns, rows, one_per_key)
+        return DuckFrame(self.session, self._final(view), columns, rows, one_per_key=bool(self.step.keys))
 
     # verdicts --------------------------------------------------------------------------------------------
 
-    def _broken(self, note: str, severity: str) -> dict[str, int]:
+    def _broken(self, verdict: str, severity: str, among: str = "") -> dict[str, int]:
         """Rule → rows that broke it, for rules that do not put a row into quarantine by themselves."""
-        among = "" if severity == "stop" else " AND broken = ''"
-        rules = f"SELECT {note} FROM notes WHERE {note} <> ''{among}"
-        if self.processed:
+        rules = f"SELECT {verdict} FROM {self.staged.relation} WHERE {verdict} IS NOT NULL{among}"
+        if self.stepped:
             rules += f" UNION ALL SELECT rule FROM flagged WHERE severity = '{severity}'"
         return names_of(self.session.con, rules)
 
     def _stops(self) -> list[Check]:
         """Rules with severity `stop` that rows broke."""
-        broken = self._broken("stopped", "stop")
+        broken = self._broken("_stopped", "stop")
         return [Check(rule, False, "stop", f"{rows:,} rows") for rule, rows in broken.items()]
 
     def _expectations(self, rows: DuckFrame) -> list[Check]:

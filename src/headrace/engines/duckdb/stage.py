@@ -20,9 +20,16 @@ from headrace.spec.contract import Drift
 from .stage_columnar import stage_parquet
 from .stage_csv import dialect, stage_csv
 from .stage_json import stage_json, stage_jsonl
-from .stage_parts import Stage, StagedFile, Wanted, ident
+from .stage_parts import Part, Shape, Stage, StagedFile, Wanted, ident
 from .stage_sheets import stage_avro, stage_text, stage_xlsx
 
+AUDIT = ("_source", "_file", "_ingested_at", "_line")
+NO_AUDIT = (
+    "''::VARCHAR AS _source",
+    "'' AS _file",
+    "NULL::TIMESTAMPTZ AS _ingested_at",
+    "0::BIGINT AS _line",
+)
 UNION = 12  # so many parts make a view; more are copied into one table
 
 
@@ -49,15 +56,17 @@ def stage(
     on_missing: Literal["accept", "quarantine"] = "accept",
     into: str = "staged",
     scratch: Path,
+    shape: Shape | None = None,
 ) -> Staged:
     """Reads every record of `inputs` exactly once; a bad record or file never stops the others.
 
     `columns` maps staged columns to accepted header names or JSON paths, `extras` are headers to carry under
     their own name. The relation has these as VARCHAR, then `_source`, `_file`, `_ingested_at`, `_line`.
+    With `shape`, its columns stand in place of the texts, made while the files are read.
     Tables of an earlier call with the same `into` are replaced.
     """
     _clear(con, into)
-    run = Stage(con, into, Wanted(columns, extras, case, on_new, on_missing), scratch)
+    run = Stage(con, into, Wanted(columns, extras, case, on_new, on_missing), scratch, shape)
     files = [
         StagedFile(place, source, landed, Path(path))
         for place, (source, landed, path) in enumerate(
@@ -115,12 +124,29 @@ def _clear(con: duckdb.DuckDBPyConnection, into: str) -> None:
         con.execute(f"DROP {'VIEW' if kind == 'VIEW' else 'TABLE'} IF EXISTS temp.{ident(name)}")
 
 
+def _shaped(run: Stage, part: Part) -> str:
+    """SQL of a part's rows in the columns of the relation; texts of readers that do not shape are shaped here."""
+    select = run.select(part)
+    if run.shape is None or part.shaped:
+        return select
+    table = run.table("shaped")
+    run.store(table, _shape(run, select), sum(file.landed.bytes for file in part.files))
+    return f"SELECT {', '.join(ident(n) for n in [*run.shape.columns, *AUDIT])} FROM {ident(table)}"
+
+
+def _shape(run: Stage, select: str) -> str:
+    assert run.shape is not None
+    return run.shape.sql(select, run.wanted.names, AUDIT)
+
+
 def _publish(run: Stage) -> None:
-    selects = [run.select(part) for part in run.parts]
+    selects = [_shaped(run, part) for part in run.parts]
+    if not selects and run.shape is not None:
+        nothing = [f"NULL::VARCHAR AS {ident(n)}" for n in run.wanted.names]
+        selects = [_shape(run, f"SELECT {', '.join([*nothing, *NO_AUDIT])} WHERE false")]
     if not selects:
-        columns = ", ".join(f"NULL::VARCHAR AS {ident(n)}" for n in run.wanted.names)
-        audit = "''::VARCHAR AS _source, '' AS _file, NULL::TIMESTAMPTZ AS _ingested_at, 0::BIGINT AS _line"
-        selects = [f"SELECT {columns}, {audit} WHERE false"]
+        columns = [f"NULL::VARCHAR AS {ident(n)}" for n in run.wanted.names]
+        selects = [f"SELECT {', '.join([*columns, *NO_AUDIT])} WHERE false"]
     if len(selects) <= UNION:
         run.con.execute(f"CREATE OR REPLACE TEMP VIEW {ident(run.into)} AS {' UNION ALL '.join(selects)}")
         return
@@ -134,8 +160,9 @@ def _publish_rejects(run: Stage, files: Sequence[StagedFile]) -> None:
     run.flush()
     lookup = f"{run.into}__inputs"
     run.con.execute(
-        f"CREATE TEMP TABLE {ident(lookup)} AS SELECT unnest(?::INTEGER[]) AS place, unnest(?::VARCHAR[]) AS source, "
-        "unnest(?::VARCHAR[]) AS name, unnest(?::VARCHAR[])::TIMESTAMPTZ AS arrived",
+        f"CREATE TEMP TABLE {ident(lookup)} AS SELECT unnest(?::INTEGER[]) AS place, "
+        "unnest(?::VARCHAR[]) AS source, unnest(?::VARCHAR[]) AS name, "
+        "unnest(?::VARCHAR[])::TIMESTAMPTZ AS arrived",
         [
             [f.place for f in files],
             [f.source for f in files],

@@ -12,14 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
-
 from .normalise import is_plain
 from .raw import as_text, raw_lines
 from .stage_header import Header, resolve
 from .stage_lines import LineMap, line_at, place, scan
 from .stage_parts import Part, Stage, StagedFile, ident, text
-from .stage_read import CUT, RULES, UNQUOTED, Broken, Reading, load, options
+from .stage_read import CUT, FAILED, RULES, UNQUOTED, Broken, Reading, load, options
 from .stage_repair import blank_out
 from .stage_slow import read_slowly
 
@@ -66,6 +64,10 @@ def _read(stage: Stage, group: list[Reading], header: Header, attempt: int) -> N
     try:
         select = [f"{e} AS x{i}" for i, e in enumerate(header.expressions)]
         select += ["filename AS _f"] if len(group) > 1 else []
+        part.carried += ["_f"] if len(group) > 1 else []
+        if stage.shape is not None and (same := _spells_header(header, header.expressions)):
+            select.append(f"({same}) AS _h")
+            part.carried.append("_h")
         load(
             stage,
             part,
@@ -73,7 +75,7 @@ def _read(stage: Stage, group: list[Reading], header: Header, attempt: int) -> N
             f"SELECT {', '.join(select)} FROM {{source}}",
             options(group[0].form, header.width, long=attempt > 0),
         )
-    except (duckdb.Error, UnicodeDecodeError) as error:
+    except FAILED as error:
         stage.drop(part)
         if len(group) == 1:
             read_slowly(stage, group[0].file, header, str(error).partition("\n")[0])
@@ -182,14 +184,16 @@ def _longer(
     count = " + ".join(f"length({c}) - length(replace({c}, {mark}, ''))" for c in fields)
     any_mark = " OR ".join(f"contains({c}, {mark})" for c in fields)
     stage.con.execute(
-        f"CREATE TEMP TABLE {ident(table)} AS SELECT CASE WHEN {any_mark} THEN {count} END AS n, filename AS f "
+        f"CREATE TEMP TABLE {ident(table)} AS "
+        f"SELECT CASE WHEN {any_mark} THEN {count} END AS n, filename AS f "
         f"FROM read_csv(?, {options(quoted[0].form, header.width, long)}, filename=true, store_rejects=true, "
         f"rejects_table={text(errors)}, rejects_scan={text(scans)})",
         [[str(r.path) for r in quoted]],
     )
     found = stage.con.execute(
         f"SELECT s.f, s.rowid - b.first, s.n FROM {ident(table)} s JOIN "
-        f"(SELECT f, min(rowid) AS first FROM {ident(table)} GROUP BY f) b USING (f) WHERE s.n > 0 ORDER BY s.rowid"
+        f"(SELECT f, min(rowid) AS first FROM {ident(table)} GROUP BY f) b USING (f) "
+        "WHERE s.n > 0 ORDER BY s.rowid"
     ).fetchall()
     for path, ordinal, more in found:
         result[path].append((ordinal, more))
@@ -202,10 +206,10 @@ def _repeated_headers(
     stage: Stage, part: Part, group: list[Reading], header: Header
 ) -> Mapping[int, list[int]]:
     """Ordinals, per place in the group, of rows whose staged fields spell the header."""
-    used = [(i, header.names[f]) for i, f in enumerate(header.fields) if f is not None and header.names]
-    if not used:
+    same = _spells_header(header, [f"x{i}" for i in range(len(header.fields))])
+    if not same:
         return {}
-    same = " AND ".join(f"x{i} = {text(name)}" for i, name in used)
+    same = "_h" if "_h" in part.carried else same
     found = stage.con.execute(f"SELECT rowid FROM {ident(part.table)} WHERE {same} ORDER BY rowid").fetchall()
     result: dict[int, list[int]] = {}
     order = sorted(range(len(group)), key=lambda i: group[i].first)
@@ -214,6 +218,14 @@ def _repeated_headers(
         index = order[bisect_right(starts, row) - 1]
         result.setdefault(index, []).append(row - group[index].first)
     return result
+
+
+def _spells_header(header: Header, fields: Sequence[str]) -> str:
+    """SQL that is true for a row whose `fields` are the header's names; '' without a header."""
+    used = [
+        (fields[i], header.names[f]) for i, f in enumerate(header.fields) if f is not None and header.names
+    ]
+    return " AND ".join(f"{field} = {text(name)}" for field, name in used)
 
 
 def _no_data(reading: Reading, header: Header, account: Account, copies: list[int]) -> list[tuple[int, str]]:

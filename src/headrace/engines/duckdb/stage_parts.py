@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -56,12 +56,24 @@ class Wanted:
         return [*self.columns, *(e for e in self.extras if e not in self.columns)]
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is kept of staged texts: one row of other columns for each, in the same order."""
+
+    columns: Sequence[str]
+    sql: Callable[[str, Sequence[str], Sequence[str]], str]
+    """(query of texts, their names, other columns of it to carry along) → query of `columns` and those."""
+    large: int
+    """Bytes of input from which rows are kept on disk, as Parquet."""
+
+
 @dataclass(slots=True)
 class Part:
     """A table of staged rows: data columns x0, x1, … in the order of `Wanted.names`, `_f` if several files.
 
     `delta` gives per file what to add to `rowid` for the line; `shifts` are (rowid from, lines more);
-    each file ends its own. `gone` are inclusive rowid ranges that are no data. With `lines`, the table has `_l` itself.
+    each file ends its own. `gone` are inclusive rowid ranges that are no data. With `lines`, the table has
+    `_l` itself.
     """
 
     table: str
@@ -70,6 +82,9 @@ class Part:
     shifts: list[tuple[int, int]] = field(default_factory=list)
     gone: list[tuple[int, int]] = field(default_factory=list)
     lines: bool = False
+    carried: list[str] = field(default_factory=list)
+    """Columns beside the data: `_f`, and `_h` where it says whether a row repeats the header."""
+    shaped: bool = False
 
     def locate(self, index: int, first: int, rows: int, segments: Sequence[tuple[int, int]]) -> None:
         """Says where the rows of a file, from rowid `first` on, begin: (ordinal from, line) each."""
@@ -95,8 +110,15 @@ def text(value: str) -> str:
 class Stage:
     """One staging run: owns its scratch tables, and counts every record once, as staged or as rejected."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, into: str, wanted: Wanted, scratch: Path) -> None:
-        self.con, self.into, self.wanted, self.scratch = con, into, wanted, scratch
+    def __init__(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        into: str,
+        wanted: Wanted,
+        scratch: Path,
+        shape: Shape | None = None,
+    ) -> None:
+        self.con, self.into, self.wanted, self.scratch, self.shape = con, into, wanted, scratch, shape
         self.parts: list[Part] = []
         self.counts: dict[int, int] = {}
         self._rejects: list[tuple[int, int, str, str]] = []
@@ -118,6 +140,28 @@ class Stage:
         self.scratch.mkdir(parents=True, exist_ok=True)
         return self.scratch / f"{self.into}-{self._serial}-{name}"
 
+    def keep(self, part: Part, query: str, paths: Sequence[str]) -> None:
+        """Runs a reader's query (`{paths}` stands for the files) into the part's table, shaped if asked for."""
+        listed = "[" + ", ".join(text(path) for path in paths) + "]"
+        query = query.replace("{paths}", listed)
+        if self.shape is not None:
+            names = [f"x{i} AS {ident(name)}" for i, name in enumerate(self.wanted.names)]
+            query = f"SELECT {', '.join([*names, *part.carried])} FROM ({query})"
+            query = self.shape.sql(query, self.wanted.names, part.carried)
+            part.shaped = True
+        self.store(part.table, query, sum(file.landed.bytes for file in part.files))
+
+    def store(self, table: str, query: str, size: int) -> None:
+        """Keeps the rows of `query` in order under `table`, with their `rowid`; on disk if they are many."""
+        if self.shape is None or size < self.shape.large:
+            self.con.execute(f"CREATE TEMP TABLE {ident(table)} AS {query}")
+            return
+        path = text(str(self.path("rows.parquet")))
+        self.con.execute(f"COPY ({query}) TO {path} (FORMAT parquet, COMPRESSION lz4_raw)")
+        self.con.execute(
+            f"CREATE TEMP VIEW {ident(table)} AS SELECT *, file_row_number AS rowid FROM read_parquet({path})"
+        )
+
     def count(self, file: StagedFile, rows: int) -> None:
         self.counts[file.place] = self.counts.get(file.place, 0) + rows
 
@@ -134,7 +178,8 @@ class Stage:
             columns = [list(column) for column in zip(*self._rejects, strict=True)]
             self.con.execute(
                 f"INSERT INTO {ident(self.raw_rejects)} "
-                "SELECT unnest(?::INTEGER[]), unnest(?::BIGINT[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
+                "SELECT unnest(?::INTEGER[]), unnest(?::BIGINT[]), "
+                "unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
                 columns,
             )
             self._rejects.clear()
@@ -153,6 +198,8 @@ class Stage:
     def select(self, part: Part) -> str:
         """SQL that gives the part's rows with all columns of the staged relation."""
         columns = [f"s.x{i} AS {ident(name)}" for i, name in enumerate(self.wanted.names)]
+        if part.shaped and self.shape is not None:
+            columns = [f"s.{ident(name)}" for name in self.shape.columns]
         source = f"FROM {ident(part.table)} s"
         if len(part.files) == 1:
             file = part.files[0]
@@ -181,8 +228,9 @@ class Stage:
         name = self.table("files")
         delta = part.delta or [0] * len(part.files)
         self.con.execute(
-            f"CREATE TEMP TABLE {ident(name)} AS SELECT unnest(?::VARCHAR[]) AS path, unnest(?::VARCHAR[]) AS source, "
-            "unnest(?::VARCHAR[]) AS name, unnest(?::VARCHAR[])::TIMESTAMPTZ AS arrived, unnest(?::BIGINT[]) AS delta",
+            f"CREATE TEMP TABLE {ident(name)} AS SELECT unnest(?::VARCHAR[]) AS path, "
+            "unnest(?::VARCHAR[]) AS source, unnest(?::VARCHAR[]) AS name, "
+            "unnest(?::VARCHAR[])::TIMESTAMPTZ AS arrived, unnest(?::BIGINT[]) AS delta",
             [
                 [str(f.path) for f in part.files],
                 [f.source for f in part.files],
@@ -205,7 +253,8 @@ class Stage:
         )
         self.con.execute(
             f"CREATE TEMP TABLE {ident(name)} AS SELECT unnest(range(a, least(b, n))) AS row, shift "
-            f"FROM {ident(edges)}, (SELECT coalesce(max(rowid) + 1, 0) AS n FROM {ident(part.table)}) WHERE a < n"
+            f"FROM {ident(edges)}, (SELECT coalesce(max(rowid) + 1, 0) AS n FROM {ident(part.table)}) "
+            "WHERE a < n"
         )
         self.con.execute(f"DROP TABLE {ident(edges)}")
         return name
@@ -220,7 +269,11 @@ class Stage:
         return name
 
     def drop(self, part: Part) -> None:
-        self.con.execute(f"DROP TABLE IF EXISTS {ident(part.table)}")
+        found = self.con.execute(
+            "SELECT table_type FROM information_schema.tables WHERE table_name = ?", [part.table]
+        ).fetchall()
+        for (kind,) in found:
+            self.con.execute(f"DROP {'VIEW' if kind == 'VIEW' else 'TABLE'} {ident(part.table)}")
 
 
 def _tree(shifts: Sequence[tuple[int, int]], before: int = 0) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from .stage_parts import Part, Stage, StagedFile, ident, text
 
 NEVER = "\ufdd0headrace\ufdd1"  # nothing is NULL: an empty field is '' and stays ''
@@ -21,17 +23,19 @@ RULES = {
 # Said where it can be, or a quoted \r is taken for the line end; DuckDB 2.0 misreads an explicit \r\n.
 NEWLINES = {"\n": r"'\n'", "\r": r"'\r'"}
 LINES = (
-    "auto_detect=false, columns={'c0': 'VARCHAR'}, header=false, delim='\x01\x02\x03\x01', quote='', escape='', "
-    "strict_mode=true"
+    "auto_detect=false, columns={'c0': 'VARCHAR'}, header=false, delim='\x01\x02\x03\x01', quote='', "
+    "escape='', strict_mode=true"
 )
 """Options that give physical lines, blank ones as NULL; the delimiter is no text."""
+FAILED = (duckdb.Error, UnicodeDecodeError, RuntimeError)
+"""What DuckDB raises where it cannot read a file at all."""
 CUT = 9_000  # a rejected line is reported up to 10,000 characters: a longer one may have swallowed anything
 LONG_LINE = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A record that DuckDB refused: its line as DuckDB counts, byte offsets of the record and of the fault."""
+    """A record that DuckDB refused: its line by DuckDB's count, byte offsets of the record and the fault."""
 
     line: int
     start: int
@@ -99,13 +103,10 @@ def load(stage: Stage, part: Part, group: Sequence[Reading], query: str, opts: s
     con, errors, scans = stage.con, stage.table("errors"), stage.table("scans")
     several = len(group) > 1
     source = (
-        f"read_csv(?, {opts}{', filename=true' if several else ''}, "
+        f"read_csv({{paths}}, {opts}{', filename=true' if several else ''}, "
         f"store_rejects=true, rejects_table={text(errors)}, rejects_scan={text(scans)})"
     )
-    con.execute(
-        f"CREATE TEMP TABLE {ident(part.table)} AS {query.replace('{source}', source)}",
-        [[str(r.path) for r in group]],
-    )
+    stage.keep(part, query.replace("{source}", source), [str(r.path) for r in group])
     by_path = {str(r.path): r for r in group}
     if several:
         counted = f"SELECT _f, min(rowid), count(*) FROM {ident(part.table)} GROUP BY _f"
