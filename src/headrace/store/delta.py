@@ -161,11 +161,10 @@ class Table:
 
         Data files, their folders, the log entry and its folder are synced before this returns.
         """
-        base = change.base
-        if base.txn != change.commit.prev:
+        base, commit = change.base, change.commit
+        if commit and base.txn != commit.prev:
             raise Fenced(
-                f"table `{self.name}`: stream `{change.commit.stream}` is at epoch {base.txn},"
-                f" not {change.commit.prev}",
+                f"table `{self.name}`: stream `{commit.stream}` is at epoch {base.txn}, not {commit.prev}",
                 hint="another writer has moved it; nothing was written; run again",
             )
         self.path.mkdir(parents=True, exist_ok=True)
@@ -196,7 +195,8 @@ class Table:
 @dataclass(frozen=True, slots=True)
 class Change:
     base: Snapshot
-    commit: Commit
+    commit: Commit | None
+    """None for maintenance: the epoch stays as it is."""
     operation: str
     columns: Mapping[str, str]
     partition_by: Sequence[str] = ()
@@ -204,6 +204,8 @@ class Change:
     remove: Sequence[DataFile] = ()
     note: Mapping[str, Any] = field(default_factory=dict)
     """What the commit says of itself, so that a helper who finds it applied knows its counts."""
+    same_rows: bool = False
+    """True where only the layout of the files changes: readers of changes have nothing to read."""
 
 
 def _actions(change: Change) -> list[dict[str, Any]]:
@@ -227,15 +229,15 @@ def _actions(change: Change) -> list[dict[str, Any]]:
         actions.append({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}})
     if dict(change.columns) != dict(change.base.at.columns):
         actions.append({"metaData": _metadata(change, now)})
-    commit = change.commit
-    actions.append({"txn": {"appId": commit.stream, "version": commit.next, "lastUpdated": now}})
+    if commit := change.commit:
+        actions.append({"txn": {"appId": commit.stream, "version": commit.next, "lastUpdated": now}})
     for item in change.remove:
         actions.append(
             {
                 "remove": {
                     "path": _relative(item.path, root),
                     "deletionTimestamp": now,
-                    "dataChange": True,
+                    "dataChange": not change.same_rows,
                     "extendedFileMetadata": True,
                     "partitionValues": dict(item.partition),
                     "size": item.bytes,
@@ -250,7 +252,7 @@ def _actions(change: Change) -> list[dict[str, Any]]:
                     "partitionValues": dict(item.partition),
                     "size": item.bytes,
                     "modificationTime": now,
-                    "dataChange": True,
+                    "dataChange": not change.same_rows,
                     "stats": json.dumps(
                         {
                             "numRecords": item.rows,
