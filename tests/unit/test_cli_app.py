@@ -15,7 +15,9 @@ from headrace.cli.start import create
 from headrace.errors import ConfigError, HeadraceError, Stopped
 from headrace.run.report import Event
 
-COMMANDS = ("init", "run", "status", "query", "quarantine", "doctor", "version")
+COMMANDS = sorted(
+    command.name or command.callback.__name__ for command in app.app.registered_commands if command.callback
+) + sorted(str(group.name) for group in app.app.registered_groups)
 DOCS = Path(__file__).parents[2] / "docs"
 
 
