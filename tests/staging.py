@@ -55,7 +55,8 @@ def landed(path: Path, number: int = 0, **how: Any) -> tuple[int, Landed, Path]:
 
 def names_of(form: Mapping[str, Any]) -> list[str]:
     names = form.get("header") or form.get("names") or form.get("keys")
-    return [str(n) for n in names or [f"column{i + 1}" for i in range(form.get("columns") or 0)]]
+    names = [str(n) for n in names or [f"column{i + 1}" for i in range(form.get("columns") or 0)]]
+    return list({n.casefold(): n for n in names if n}.values())
 
 
 def run(
@@ -67,7 +68,7 @@ def run(
     con = options.pop("con", None) or duckdb.connect(config={"threads": 2})
     files = [landed(path, i, **options) for i, path in enumerate(paths)]
     if columns is None:
-        columns = list(dict.fromkeys(n for _, item, _ in files for n in names_of(item.format)))
+        columns = list({n.casefold(): n for _, item, _ in files for n in names_of(item.format)}.values())
     wanted = columns if isinstance(columns, Mapping) else {c: [c] for c in columns}
     done = stage(con, [RawInput("s", files)], wanted, scratch=paths[0].parent / "scratch", **staging)
     data = "* EXCLUDE (_source, _ingested_at, _file, _line), _file, _line"

@@ -36,8 +36,9 @@ def typed(tmp_path, kind, *paths, columns, **options):
 def test_parquet_values_become_exact_text(tmp_path):
     path = tmp_path / "x.parquet"
     duckdb.execute(
-        f"""COPY (SELECT 1.10::DECIMAL(10,2) AS d, 12345678901234567890123.45::DECIMAL(38,2) AS big, 0.1::DOUBLE AS f,
-        1e22::DOUBLE AS e, 7::BIGINT AS i, DATE '2020-02-29' AS day, TIMESTAMP '2020-01-01 10:00:00.123456' AS ts,
+        f"""COPY (SELECT 1.10::DECIMAL(10,2) AS d, 12345678901234567890123.45::DECIMAL(38,2) AS big,
+        0.1::DOUBLE AS f, 1e22::DOUBLE AS e, 7::BIGINT AS i, DATE '2020-02-29' AS day,
+        TIMESTAMP '2020-01-01 10:00:00.123456' AS ts,
         TIMESTAMPTZ '2020-01-01 10:00:00+02' AS tz, true AS b, 'x'::BLOB AS raw, '\\xFF'::BLOB AS bin,
         [1, NULL] AS l, {{'x': 1.10::DECIMAL(5,2), 'y': {{'z': 'q'}}}} AS s, NULL::INTEGER AS n, '' AS empty)
         TO '{path}' (FORMAT parquet)"""
@@ -45,9 +46,9 @@ def test_parquet_values_become_exact_text(tmp_path):
     names = ["d", "big", "f", "e", "i", "day", "ts", "tz", "b", "raw", "bin", "l", "s.y.z", "n", "empty"]
     ((*values, _, line),), rejects = typed(tmp_path, "parquet", path, columns={n: [n] for n in names})
     assert dict(zip(names, values, strict=True)) == {
-        "d": "1.10", "big": "12345678901234567890123.45", "f": "0.1", "e": "1e+22", "i": "7", "day": "2020-02-29",
-        "ts": "2020-01-01T10:00:00.123456", "tz": "2020-01-01T08:00:00Z", "b": "true", "raw": "x", "bin": "\\xFF",
-        "l": "[1,null]", "s.y.z": "q", "n": None, "empty": "",
+        "d": "1.10", "big": "12345678901234567890123.45", "f": "0.1", "e": "1e+22", "i": "7",
+        "day": "2020-02-29", "ts": "2020-01-01T10:00:00.123456", "tz": "2020-01-01T08:00:00Z",
+        "b": "true", "raw": "x", "bin": "\\xFF", "l": "[1,null]", "s.y.z": "q", "n": None, "empty": "",
     }  # fmt: skip
     assert (line, rejects) == (1, [])
 
@@ -65,7 +66,10 @@ def test_parquet_files_of_different_schemas_with_a_broken_one_between(tmp_path):
     good = [(str(i), "x", "a.parquet", i + 1) for i in range(3000)]
     good += [(str(3000 + i), "y", "b.parquet", i + 1) for i in range(3)] + [("9999", "z", "d.parquet", 1)]
     assert rows == good
-    assert [r[:3] for r in rejects] == [("c.parquet", 1, "file.unreadable"), ("e.parquet", 1, "file.unreadable")]
+    assert [r[:3] for r in rejects] == [
+        ("c.parquet", 1, "file.unreadable"),
+        ("e.parquet", 1, "file.unreadable"),
+    ]
     _, rejects = typed(tmp_path, "parquet", b, d, columns=columns, on_new="quarantine")
     assert rejects == [("d.parquet", 1, "header.unknown_column", '{"name":"z","id":9999,"new":1}')]
 
@@ -85,12 +89,21 @@ def test_avro_with_logical_types_and_a_cut_file(tmp_path):
         {"name": "price", "type": {"type": "bytes", "logicalType": "decimal", "precision": 20, "scale": 2}},
         {"name": "at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
         {"name": "day", "type": {"type": "int", "logicalType": "date"}},
-        {"name": "who", "type": {"type": "record", "name": "w", "fields": [{"name": "n", "type": ["null", "string"]}]}},
+        {
+            "name": "who",
+            "type": {"type": "record", "name": "w", "fields": [{"name": "n", "type": ["null", "string"]}]},
+        },
     ]
     schema = {"type": "record", "name": "r", "fields": fields}
     at = datetime(2020, 1, 1, 10, tzinfo=timezone.utc)  # noqa: UP017
     records = [
-        {"id": i, "price": Decimal(i) + Decimal("0.10"), "at": at, "day": date(2020, 1, 1), "who": {"n": None if i else "x"}}
+        {
+            "id": i,
+            "price": Decimal(i) + Decimal("0.10"),
+            "at": at,
+            "day": date(2020, 1, 1),
+            "who": {"n": None if i else "x"},
+        }
         for i in range(500)
     ]
     path, cut = tmp_path / "a.avro", tmp_path / "b.avro"
@@ -153,16 +166,23 @@ def _workbook(path, rows):
         return f"<c><v>{value}</v></c>"
 
     sheet = "".join(f'<row r="{i}">{"".join(map(cell, row))}</row>' for i, row in enumerate(rows, 1) if row)
-    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
     office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-    package = "http://schemas.openxmlformats.org/package/2006"
+    package = 'xmlns="http://schemas.openxmlformats.org/package/2006'
+
+    def related(kind, target):
+        link = f'<Relationship Id="r1" Type="{office}/{kind}" Target="{target}"/>'
+        return f'<Relationships {package}/relationships">{link}</Relationships>'
+
+    default = '<Default Extension="xml" ContentType="application/xml"/>'
+    sheets = f'<sheets xmlns:r="{office}"><sheet name="s" sheetId="1" r:id="r1"/></sheets>'
     parts = {
-        "[Content_Types].xml": f'<Types xmlns="{package}/content-types"><Default Extension="xml" ContentType="application/xml"/></Types>',
-        "_rels/.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r1" Type="{office}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
-        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets><sheet name="s" sheetId="1" r:id="r1"/></sheets></workbook>',
-        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r1" Type="{office}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
-        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>{sheet}</sheetData></worksheet>',
-    }  # fmt: skip
+        "[Content_Types].xml": f'<Types {package}/content-types">{default}</Types>',
+        "_rels/.rels": related("officeDocument", "xl/workbook.xml"),
+        "xl/workbook.xml": f"<workbook {main}>{sheets}</workbook>",
+        "xl/_rels/workbook.xml.rels": related("worksheet", "worksheets/sheet1.xml"),
+        "xl/worksheets/sheet1.xml": f"<worksheet {main}><sheetData>{sheet}</sheetData></worksheet>",
+    }
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in parts.items():
             archive.writestr(name, text)

@@ -204,7 +204,7 @@ def test_a_broken_gzip_gives_the_rows_before_the_break_and_one_reject(tmp_path):
     rows = con.execute(f"SELECT a, _line FROM {done.relation} ORDER BY _line").fetchall()
     assert len(rows) > 1_000
     assert rows == [(str(i), i + 2) for i in range(len(rows))]
-    (line, rule), = con.execute(f"SELECT _line, _rule FROM {done.rejects}").fetchall()
+    ((line, rule),) = con.execute(f"SELECT _line, _rule FROM {done.rejects}").fetchall()
     assert (line, rule) == (len(rows) + 2, "file.unreadable")
 
 
@@ -238,7 +238,14 @@ def test_headers_are_matched_by_policy_and_reordered(tmp_path):
 def test_many_files_of_one_header_keep_their_own_lines(tmp_path):
     paths = []
     for i in range(60):
-        extra = {0: "", 1: f'{i},"two\nlines",z\n', 2: "too,few\n", 3: "\n", 4: "a,b,c\n", 5: f'{i},"open,z\n'}
+        extra = {
+            0: "",
+            1: f'{i},"two\nlines",z\n',
+            2: "too,few\n",
+            3: "\n",
+            4: "a,b,c\n",
+            5: f'{i},"open,z\n',
+        }
         paths.append(tmp_path / f"{i:02}.csv")
         paths[-1].write_text(f"a,b,c\n{extra[i % 6]}" + "".join(f"{i},{j},x\n" for j in range(i % 4)))
     columns = {"a": ["a"], "b": ["b"], "c": ["c"]}
@@ -260,7 +267,9 @@ def test_more_headers_than_a_view_can_hold_become_a_table(tmp_path):
     for i in range(15):
         paths.append(tmp_path / f"{i:02}.csv")
         paths[-1].write_text(f"id,c{i}\n{i},x\n")
-    assert run(paths, {"id": ["id"], "last": ["c14"]}).values == [(str(i), None) for i in range(14)] + [("14", "x")]
+    assert run(paths, {"id": ["id"], "last": ["c14"]}).values == [(str(i), None) for i in range(14)] + [
+        ("14", "x")
+    ]
 
 
 def test_thousands_of_shifts_join_instead_of_nesting(tmp_path):
@@ -284,6 +293,14 @@ def test_a_count_of_lines_that_does_not_fit_is_not_believed(tmp_path):
         assert [r[-1] for r in rows] == [2, 4]
 
 
+def test_ordinary_dirt_does_not_need_the_slow_reader(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "read_slowly", None)
+    data = b'a,b,c\n1,"x\ny",3\n4,5\n\n"6\n\n",7,8\n9\n"p\nq",r,s\n1,"2,3\n\n4,5,6\n7,8,9,10\n"a",b,"c\n"\n'
+    rows, rejects = told(tmp_path, data)
+    assert [line for *_, line in rows] == [2, 6, 10, 14, 16]
+    assert [line for line, _, _ in rejects] == [4, 9, 12, 15]
+
+
 def test_lines_that_nothing_explains_are_not_placed():
     assert place(2, 5, 4, (), (), ()) == [(0, 2)]
     assert place(2, 6, 4, (), (), ()) is None
@@ -293,7 +310,7 @@ def test_lines_that_nothing_explains_are_not_placed():
 
 
 DIALECTS = st.tuples(st.sampled_from([",", ";", "\t", "|"]), st.sampled_from(["\n", "\r\n"]), st.booleans())
-CELL = st.text(st.sampled_from('ab1é€,;|\t"\n\r \'\\'), max_size=6)
+CELL = st.text(st.sampled_from("ab1é€,;|\t\"\n\r '\\"), max_size=6)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -321,7 +338,20 @@ def test_what_a_csv_writer_writes_comes_back_exactly_with_its_line(tmp_path, tab
 
 
 LINE = st.sampled_from(
-    ["1,2,3", "x,y,z", "4,5", "6,7,8,9", "", '"p\nq",r,s', '"open,1,2', 'a"b,c,d', '"x"y,1,2', "a,b,c", '"",,', "é,ü,€"]
+    [
+        "1,2,3",
+        "x,y,z",
+        "4,5",
+        "6,7,8,9",
+        "",
+        '"p\nq",r,s',
+        '"open,1,2',
+        'a"b,c,d',
+        '"x"y,1,2',
+        "a,b,c",
+        '"",,',
+        "é,ü,€",
+    ]
 )
 
 
@@ -350,7 +380,9 @@ def test_one_bad_file_does_not_stop_the_group(tmp_path, monkeypatch):
         paths[-1].write_bytes(b"a,b,c\n1,2,3\n" + (b"4,5\r,6\n" if i == 3 else b"4,5,6\n"))
     slow = []
     real = module.read_slowly
-    monkeypatch.setattr(module, "read_slowly", lambda s, f, h, r="": (slow.append(f.landed.name), real(s, f, h, r)))
+    monkeypatch.setattr(
+        module, "read_slowly", lambda s, f, h, r="": (slow.append(f.landed.name), real(s, f, h, r))
+    )
     result = run(paths, ["a", "b", "c"], header=None, delimiter=",", quote='"')
     assert slow == ["3.csv"]
     assert result.values == ([("1", "2", "3"), ("4", "5", "6")] * 3 + [("1", "2", "3"), ("4", "5\r", "6")]

@@ -29,7 +29,16 @@ def document(tmp_path: Path, text: str | bytes, columns=ABC, **options):
 
 
 def test_numbers_keep_their_spelling(tmp_path):
-    texts = ["1.10", "12345678901234567.89", "1e5", "1E-7", "100", "-0.0", "123456789012345678901234567890", "0.10e1"]
+    texts = [
+        "1.10",
+        "12345678901234567.89",
+        "1e5",
+        "1E-7",
+        "100",
+        "-0.0",
+        "123456789012345678901234567890",
+        "0.10e1",
+    ]
     result = lines(tmp_path, *(f'{{"a":{t},"b":"{t}"}}' for t in texts))
     assert result.values == [(t, t, None) for t in texts]
     assert result.lines == list(range(1, len(texts) + 1))
@@ -66,8 +75,10 @@ def test_values_become_text_without_loss(tmp_path):
 def test_every_flaw_has_its_rule_and_blank_lines_are_no_records(tmp_path):
     result = lines(
         tmp_path,
-        '{"a":1}', "", '{"a":1', "[1]", "5", '{"a":1,"a":2}', '{"a":NaN}', b'{"a":"\xff"}', '{"a":1,}', '{"a":-Infinity}',
-        '{"a":"\t"}', '{"c":{"d":1,"d":2}}', "null", '{"a":01}', '{"a":1}{"b":2}', "  ", '{"b":"NaN, inf,]"}',
+        '{"a":1}', "", '{"a":1', "[1]", "5", '{"a":1,"a":2}', '{"a":NaN}', b'{"a":"\xff"}',
+        '{"a":1,}', '{"a":-Infinity}', '{"a":"\t"}', '{"c":{"d":1,"d":2}}', "null", '{"a":01}',
+        '{"a":1}{"b":2}', "  ", '{"b":"NaN, inf,]"}',
+        encoding="utf-8",
     )  # fmt: skip
     assert result.lines == [1, 17]
     bad = "json.malformed"
@@ -114,7 +125,9 @@ def test_many_files_keep_their_lines(tmp_path):
     paths = []
     for i in range(20):
         paths.append(tmp_path / f"{i:02}.jsonl")
-        paths[-1].write_text("\n" * (i % 3) + "".join(f'{{"a":{i},"b":{j}}}\n' for j in range(i % 4)) + "{\n" * (i % 2))
+        paths[-1].write_text(
+            "\n" * (i % 3) + "".join(f'{{"a":{i},"b":{j}}}\n' for j in range(i % 4)) + "{\n" * (i % 2)
+        )
     result = run(paths, ["a", "b"], format="jsonl")
     assert result.rows == [
         (str(i), str(j), f"{i:02}.jsonl", j + 1 + i % 3) for i in range(20) for j in range(i % 4)
@@ -180,7 +193,9 @@ JSON = st.recursive(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.dictionaries(st.sampled_from(["a", "b", "c"]), JSON), min_size=1, max_size=6), st.booleans())
+@given(
+    st.lists(st.dictionaries(st.sampled_from(["a", "b", "c"]), JSON), min_size=1, max_size=6), st.booleans()
+)
 def test_the_fast_way_and_the_strict_way_agree(tmp_path, records, compact):
     separators = (",", ":") if compact else None
     texts = [json.dumps(r, separators=separators, ensure_ascii=compact) for r in records]
@@ -190,7 +205,10 @@ def test_the_fast_way_and_the_strict_way_agree(tmp_path, records, compact):
 
     def plain(values):
         # Containers may differ in how a text inside them is escaped, not in what they say.
-        return [v if v is None or v[:1] not in ("{", "[") else (json.loads(v) if _is_json(v) else v) for v in values]
+        return [
+            v if v is None or v[:1] not in ("{", "[") else (json.loads(v) if _is_json(v) else v)
+            for v in values
+        ]
 
     assert [plain(v) for v in result.values] == [plain(judge(t, paths)[0]) for t in texts]
 

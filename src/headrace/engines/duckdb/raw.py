@@ -19,7 +19,7 @@ BROKEN = (OSError, EOFError, ValueError, zlib.error)
 
 
 def open_plain(path: Path, compression: str | None) -> BinaryIO:
-    """The decompressed bytes of `path`; raises `OSError`, `EOFError` or `ValueError` where they are broken."""
+    """The decompressed bytes of `path`; opening and reading raise one of `BROKEN` where they are broken."""
     if compression is None:
         return path.open("rb")
     if compression == "gzip":

@@ -125,7 +125,7 @@ def _clear(con: duckdb.DuckDBPyConnection, into: str) -> None:
 
 
 def _shaped(run: Stage, part: Part) -> str:
-    """SQL of a part's rows in the columns of the relation; texts of readers that do not shape are shaped here."""
+    """SQL of a part's rows in the relation's columns; what its reader did not shape is shaped here."""
     select = run.select(part)
     if run.shape is None or part.shaped:
         return select

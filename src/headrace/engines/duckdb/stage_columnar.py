@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 
-import duckdb
-
 from .raw import BROKEN, open_plain
 from .stage_header import Header, match, refused
 from .stage_parts import Part, Stage, StagedFile, ident, text
+from .stage_read import FAILED
 from .stage_slow import UNREADABLE
 
 Columns = tuple[tuple[str, str], ...]
@@ -58,8 +57,9 @@ def _plain(stage: Stage, file: StagedFile) -> StagedFile | None:
 
 def _columns(stage: Stage, file: StagedFile) -> Columns | None:
     try:
-        found = stage.con.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(file.path)]).fetchall()
-    except (duckdb.Error, UnicodeDecodeError) as error:
+        query = "DESCRIBE SELECT * FROM read_parquet(?, hive_partitioning=false)"
+        found = stage.con.execute(query, [str(file.path)]).fetchall()
+    except FAILED as error:
         unreadable(stage, file, error)
         return None
     return tuple((name, kind) for name, kind, *_ in found)
@@ -75,10 +75,10 @@ def _read(stage: Stage, group: list[StagedFile], columns: Columns, header: Heade
     try:
         stage.con.execute(
             f"CREATE TEMP TABLE {ident(part.table)} AS SELECT {', '.join(select)} "
-            f"FROM read_parquet(?{', filename=true' if several else ''})",
+            f"FROM read_parquet(?, hive_partitioning=false{', filename=true' if several else ''})",
             [[str(f.path) for f in group]],
         )
-    except (duckdb.Error, UnicodeDecodeError) as error:
+    except FAILED as error:
         stage.drop(part)
         if several:
             _read(stage, group[: len(group) // 2], columns, header)

@@ -23,7 +23,7 @@ def pointer(path: Path) -> str:
 
 
 def extraction(paths: Paths, json: str, several: bool, usual: Mapping[Path, Sequence[str]]) -> str:
-    """Selects x0, x1, … , `k` (GOOD, JUDGE, BLANK) and `j`, the text where it is to be judged, from `{source}`.
+    """Selects x0, x1, … , `k` (GOOD, JUDGE, BLANK) and `j`, the text if it is to be judged, from `{source}`.
 
     `json` is the text's expression over the source; `usual` gives keys that most records have, in order.
     """
@@ -88,13 +88,14 @@ def _twice(keys: str, usual: Sequence[str]) -> str:
 
 
 def _exact(s: str, key: str) -> str:
-    """`s`, or what stands in the source for it if it is a number that went through a double; NULL in doubt."""
-    number = f"ascii({s}) < 58 AND (contains({s}, '.') OR contains({s}, 'e')) AND try_cast({s} AS DOUBLE) IS NOT NULL"
-    container = rf"ascii({s}) IN (91, 123) AND regexp_matches({s}, '[0-9][.eE]')"
-    inner = (
-        f"CASE WHEN contains(j, {s}) OR contains(regexp_replace(j, '\\s', '', 'g'), regexp_replace({s}, '\\s', '', 'g'))"
-        f" THEN {s} END"
+    """`s`, or what stands in the source for a number that went through a double; NULL in doubt."""
+    number = (
+        f"ascii({s}) < 58 AND (contains({s}, '.') OR contains({s}, 'e')) "
+        f"AND try_cast({s} AS DOUBLE) IS NOT NULL"
     )
+    container = rf"ascii({s}) IN (91, 123) AND regexp_matches({s}, '[0-9][.eE]')"
+    dense = "regexp_replace({}, '\\s', '', 'g')"
+    inner = f"CASE WHEN contains(j, {s}) OR contains({dense.format('j')}, {dense.format(s)}) THEN {s} END"
     return f"CASE WHEN {number} THEN {_number(s, key)} WHEN {container} THEN {inner} ELSE {s} END"
 
 

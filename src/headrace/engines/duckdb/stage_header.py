@@ -29,8 +29,9 @@ class Header:
 def resolve(wanted: Wanted, form: Mapping[str, Any]) -> Header | None:
     """Finds each staged column's field: first accepted name wins, case as the contract says.
 
-    Without a header line fields have the names that the source gives, or are called `column1`, `column2`, …; if no column asks for such a name and
-    there are as many fields as columns, they are taken in the contract's order. None if nothing is known.
+    Without a header line fields have the names that the source gives, or are called `column1`, `column2`, …;
+    if no column asks for such a name and there are as many fields as columns, they are taken in the
+    contract's order. None if nothing is known.
     """
     header: Sequence[str] | None = form.get("header")
     width = len(header) if header is not None else int(form.get("columns") or 0)

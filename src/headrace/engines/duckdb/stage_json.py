@@ -14,17 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, BinaryIO
 
-import duckdb
-
 from .normalise import is_plain
 from .raw import BLOCK, BROKEN, as_text, bare, line_end, lines, open_plain, raw_lines
 from .stage_extract import GOOD, extraction
 from .stage_header import fold
 from .stage_lines import line_at, place
 from .stage_parts import Part, Stage, StagedFile, Wanted, ident, text
-from .stage_read import LINES, Reading, load
+from .stage_read import FAILED, LINES, Reading, load
 from .stage_slow import UNREADABLE, Numbered, decoded
-from .stage_strict import MALFORMED, Broken, Path, Paths, Text, documents, judge, keys_of
+from .stage_strict import MALFORMED, Broken, Path, Paths, Text, documents, is_text, judge, keys_of
 
 ARRAY_FROM = 1 << 20  # a smaller document is not worth a second reader
 OBJECT = 64 << 20  # bytes of one element of an array
@@ -33,7 +31,9 @@ KEPT = 1 << 20  # characters of what follows a break in a document that its reje
 
 def paths(wanted: Wanted, forms: Iterable[Mapping[str, Any]]) -> Paths:
     """Per staged column the paths to try, in order; a top-level key matches in the case the contract says."""
-    known = list(dict.fromkeys(str(key) for form in forms for key in form.get("keys") or ()))
+    known = list(
+        dict.fromkeys(str(key) for form in forms for key in form.get("keys") or () if is_text(str(key)))
+    )
 
     def variants(name: str) -> Iterator[Path]:
         if "." in name and name in known:
@@ -83,7 +83,7 @@ def _read_lines(stage: Stage, group: list[Reading], wanted: Paths) -> None:
     query = extraction(wanted, "coalesce(c0, '')", len(group) > 1, _usual(group[0], wanted))
     try:
         load(stage, part, group, query, options)
-    except (duckdb.Error, UnicodeDecodeError):
+    except FAILED:
         stage.drop(part)
         if len(group) == 1:
             _judge_lines(stage, group[0].file, wanted)
@@ -189,7 +189,7 @@ def _read_array(stage: Stage, file: StagedFile, wanted: Paths) -> bool:
     query = extraction(wanted, "json::VARCHAR", False, {}).replace("{source}", source)
     try:
         stage.con.execute(f"CREATE TEMP TABLE {ident(part.table)} AS {query}")
-    except (duckdb.Error, UnicodeDecodeError):
+    except FAILED:
         stage.drop(part)
         return False
     reading = Reading(file, file.path, file.form)

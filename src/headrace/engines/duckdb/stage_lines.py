@@ -63,12 +63,12 @@ def place(
     blank: Sequence[int],
     longer: Sequence[tuple[int, int]],
 ) -> list[tuple[int, int]] | None:
-    """Segments (ordinal from, its line) for `rows` records from line `first` on; None if lines are unexplained.
+    """Segments (ordinal from, line) of `rows` records from line `first` on; None if lines are unexplained.
 
     `rejects`: (line, lines) each; `longer`: (ordinal, lines beyond the first) of rows that span several.
 
     >>> place(2, 7, 3, rejects=[(3, 1)], blank=[7], longer=[(1, 1)])
-    [(0, 2), (1, 4), (2, 6)]
+    [(0, 2), (1, 4), (2, 6), (3, 8)]
     """
     segments = [(0, first)]
     ordinal, line = 0, first
@@ -87,16 +87,17 @@ def place(
         if nearest < line:
             return None
         ordinal += nearest - line
-        if nearest == to_long:
+        # A row cannot begin on a line that is known to be something else: it moves on, to be met again.
+        if nearest == to_reject:
+            line = nearest + rejects[reject_at][1]
+            reject_at += 1
+        elif nearest == to_blank:
+            line = nearest + 1
+            blank_at += 1
+        else:
             line = nearest + 1 + longer[long_at][1]
             ordinal += 1
             long_at += 1
-        elif nearest == to_reject:
-            line = nearest + rejects[reject_at][1]
-            reject_at += 1
-        else:
-            line = nearest + 1
-            blank_at += 1
         if ordinal > rows:
             return None
         if segments[-1][0] == ordinal:

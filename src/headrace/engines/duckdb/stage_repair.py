@@ -13,7 +13,7 @@ from .raw import BLOCK, open_plain
 def blank_out(
     path: Path, form: Mapping[str, Any], spans: list[tuple[int, int]], filler: bytes, to: Path
 ) -> None:
-    """Copies `path`, decompressed, to `to` with each (first byte, end byte) of `spans` replaced by `filler`."""
+    """Copies the plain bytes of `path` with each of `spans` (first byte, end byte) replaced by `filler`."""
     with closing(open_plain(path, form.get("compression"))) as stream, to.open("wb") as out:
         at = 0
         for first, end in sorted(spans):

@@ -115,7 +115,7 @@ def _avro(file: StagedFile) -> tuple[list[str], Iterator[Record]]:
 
 
 def _guarded(call: Callable[[], Any]) -> Any:
-    """What `call` gives; broken bytes may raise nearly anything in a decoder, and all of it is the file's fault."""
+    """What `call` gives; broken bytes make decoders raise nearly anything: all of it is the file's."""
     try:
         return call()
     except Exception as error:

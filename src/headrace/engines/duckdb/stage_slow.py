@@ -128,7 +128,7 @@ def _parsed(raw: bytes, encoding: str, split: Split) -> tuple[list[str] | None, 
 
 
 def decoded(raw: bytes, encoding: str) -> str:
-    """Strict: raises `UnicodeDecodeError` rather than guess; `mixed` is UTF-8 or else windows-1252, by line."""
+    """Strict: raises `UnicodeDecodeError` rather than guess; `mixed` is UTF-8, else windows-1252, by line."""
     if encoding == "mixed":
         try:
             return raw.decode("utf-8").removeprefix("\ufeff")
@@ -180,7 +180,7 @@ def _splitter(form: Mapping[str, Any]) -> Split:
 
 
 class Numbered:
-    """Rows of one file that were read in Python: written to scratch with their line, then staged as a part."""
+    """Rows of one file that were read in Python: written to scratch with their line, then staged."""
 
     def __init__(self, stage: Stage, file: StagedFile) -> None:
         self.stage, self.file = stage, file
@@ -215,7 +215,7 @@ class Numbered:
 
 
 def read_slowly(stage: Stage, file: StagedFile, header: Header, reason: str = "") -> None:
-    """Stages one file by `records`; what follows a break in the file itself is one `file.unreadable` reject."""
+    """Stages one file by `records`; what follows a break in the file itself is one reject."""
     rows = Numbered(stage, file)
     following = 1
     try:

@@ -92,6 +92,11 @@ def keys_of(source: str, paths: Paths) -> dict[Path, list[str]]:
     }
 
 
+def is_text(key: str) -> bool:
+    """Whether UTF-8 has a spelling for it: half a surrogate pair, which JSON can escape, has none."""
+    return not any("\ud800" <= c <= "\udfff" for c in key)
+
+
 def _flaw(record: Object, paths: Paths) -> str | None:
     for path in ((), *paths.parents):
         inner, there = _find(record, path)
@@ -193,8 +198,8 @@ class Text:
 def documents(text: Text, key: str | None) -> Iterator[str]:
     """Source texts of a document's records: of its array's elements, or of the one object that it is.
 
-    With `key`, the array lies there. Raises `Broken`, `JSONDecodeError` or `RecursionError` where the document breaks;
-    records before that have been given.
+    With `key`, the array lies there. Raises `Broken`, `JSONDecodeError` or `RecursionError` where the
+    document breaks; records before that have been given.
     """
     if text.peek() == "\ufeff":
         text.at += 1
