@@ -12,6 +12,7 @@ import typer
 
 from ..errors import HeadraceError
 from . import FAILED, INCOMPLETE, OK, STOPPED, UNBALANCED, USAGE, exit_code
+from .prove import prove
 
 if TYPE_CHECKING:
     from ..run.report import RunReport
@@ -30,6 +31,7 @@ quarantine = typer.Typer(
     help="Rows that broke a rule, with their raw text and reasons.", no_args_is_help=True
 )
 app.add_typer(quarantine, name="quarantine")
+app.command()(prove)
 
 
 class Format(StrEnum):
