@@ -210,6 +210,9 @@ class Engine(Protocol):
     ) -> Outcome:
         """Inputs: `raw` (a sequence of RawInput), `ref:<table>` (TableAt), `target` (TableAt or None).
 
+        `corrections` (RawInput) take the places of the records that they name. With `quarantine` (TableAt)
+        these are rows of it, refined earlier; without, they are among the records of `raw`.
+
         `epoch` goes into `_epoch`; `now` (UTC, ISO 8601) is what user SQL sees as the current time.
         """
         ...
@@ -245,6 +248,10 @@ class Outcome:
     quarantined: int
     filtered: int
     late: int = 0
+    corrected: int = 0
+    """Rows that came from corrections; they are no part of `read`."""
+    superseded: int = 0
+    """Records among `read` in whose place a correction stands."""
     by_rule: Mapping[str, int] = field(default_factory=dict)
     """Rule id → rows that broke it (a row may break several)."""
     warned: Mapping[str, int] = field(default_factory=dict)

@@ -86,7 +86,7 @@ def test_down_and_up_again(path: Path) -> None:
 _NEXT = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision = "0002", "0001"
+revision, down_revision = "9998", "REVISION"
 def upgrade():
     op.add_column("pipeline_runs", sa.Column("colour", sa.Text))
 def downgrade():
@@ -101,7 +101,7 @@ def test_an_older_schema_is_brought_up_to_date_with_its_rows(
         run = catalog.start_run("sales")
     migrations = tmp_path / "migrations"
     shutil.copytree(Path(migrate.__file__).parent / "migrations", migrations)
-    (migrations / "versions" / "r0002_next.py").write_text(_NEXT)
+    (migrations / "versions" / "r9998_next.py").write_text(_NEXT.replace("REVISION", REVISION))
 
     def with_next(connection: sa.Connection) -> Config:
         config = settings(connection)
@@ -109,11 +109,11 @@ def test_an_older_schema_is_brought_up_to_date_with_its_rows(
         return config
 
     monkeypatch.setattr(migrate, "settings", with_next)
-    monkeypatch.setattr(database_module, "REVISION", "0002")
+    monkeypatch.setattr(database_module, "REVISION", "9998")
     with Catalog.open(path) as catalog:
         assert catalog.runs() == [run]
         with catalog.database.engine.begin() as connection:
-            assert connection.execute(sa.select(VERSION.c.version_num)).scalars().all() == ["0002"]
+            assert connection.execute(sa.select(VERSION.c.version_num)).scalars().all() == ["9998"]
             assert connection.exec_driver_sql("SELECT colour FROM pipeline_runs").scalars().all() == [None]
 
 

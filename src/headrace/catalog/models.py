@@ -103,11 +103,16 @@ class LedgerEntry:
     removed: int = 0
     """Rows that a rebuild dropped; they were not read, so no part of the balance."""
     seconds: float = 0.0
+    corrected: int = 0
+    """Rows that came from corrections."""
+    superseded: int = 0
+    """Records that were read and in whose place a correction stands."""
 
     @property
     def balanced(self) -> bool:
         kept = self.inserted + self.updated + self.unchanged + self.deleted
-        return self.read == kept + self.deduplicated + self.quarantined + self.filtered + self.late
+        left = self.deduplicated + self.quarantined + self.filtered + self.late + self.superseded
+        return self.read + self.corrected == kept + left
 
 
 @dataclass(frozen=True, slots=True)

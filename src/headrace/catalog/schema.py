@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration; a test holds the two together."""
 
 METADATA = sa.MetaData(
@@ -91,6 +91,8 @@ LEDGER = sa.Table(
     _count("late"),
     _count("removed"),
     sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("corrected", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("superseded", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index(None, "table_name", "run_id"),
 )
 

@@ -122,7 +122,7 @@ def verdict(report: RunReport) -> int:
     """The exit code of a run: the worst thing that its report tells."""
     if any(item.error_type == "Unbalanced" for item in report.tables):
         return UNBALANCED
-    if any(item.ledger.read != item.ledger.accounted for item in report.tables):
+    if any(not item.ledger.balanced for item in report.tables):
         return UNBALANCED
     classes = {item.error_class for item in report.tables if item.error}
     if report.gold and report.gold.error:

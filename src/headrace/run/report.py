@@ -43,6 +43,10 @@ class Ledger:
     quarantined: int = 0
     filtered: int = 0
     late: int = 0
+    corrected: int = 0
+    """Rows that came from corrections; they were not read from objects."""
+    superseded: int = 0
+    """Records that were read and in whose place a correction stands."""
     removed: int = 0
     """Rows of the previous table that a rebuild dropped; they were not read, so no part of the balance."""
 
@@ -53,13 +57,19 @@ class Ledger:
     @property
     def accounted(self) -> int:
         kept = self.inserted + self.updated + self.unchanged + self.deleted
-        return kept + self.deduplicated + self.quarantined + self.filtered + self.late
+        return kept + self.deduplicated + self.quarantined + self.filtered + self.late + self.superseded
+
+    @property
+    def balanced(self) -> bool:
+        """True if every row that was read, or came from a correction, is accounted for exactly once."""
+        return self.read + self.corrected == self.accounted
 
     def check(self, table: str) -> None:
         """Raises `Unbalanced` unless every row that was read is accounted for, exactly once."""
-        if self.read != self.accounted:
+        if not self.balanced:
             raise Unbalanced(
-                f"table `{table}`: read {self.read:,} rows, accounted for {self.accounted:,}: {asdict(self)}",
+                f"table `{table}`: read {self.read:,} rows and {self.corrected:,} corrections, "
+                f"accounted for {self.accounted:,}: {asdict(self)}",
                 hint="nothing was written; a defect of Headrace or of a custom step: please report it",
             )
 

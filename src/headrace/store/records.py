@@ -190,6 +190,8 @@ class Plan:
     now: str
     reason: str
     writer: str
+    corrections: tuple[int, int] = (-1, -1)
+    """Of the table's land stream of corrections: (from, to]."""
     base: int = 0
     """The newest expiry when this was planned: a rebuild starts from the bases of that one."""
 
@@ -216,6 +218,8 @@ class Done:
     mode: str = "increment"
     files: Mapping[str, int] = field(default_factory=dict)
     """Bronze key → records read from it."""
+    corrections: int = -1
+    """Epoch of the table's corrections, refined up to and including."""
 
 
 class RefineLog:
@@ -246,6 +250,7 @@ class RefineLog:
             key = self._key("plan", epoch)
             body, _, _ = unseal(self.storage.read(key), key)
             body["inputs"] = {stream: (low, high) for stream, (low, high) in body["inputs"].items()}
+            body["corrections"] = tuple(body.get("corrections", (-1, -1)))
             self._plans[epoch] = Plan(**body)
         return self._plans[epoch]
 
