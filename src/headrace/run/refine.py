@@ -29,6 +29,8 @@ from .origin import Objects, Origin, chosen, origin
 from .report import Event, Ledger, Listener, TableReport
 
 Mode = Literal["increment", "rebuild", "onto base"]
+AGAIN = 3
+"""How often one epoch is computed anew because maintenance has rewritten files that it was to change."""
 
 
 class TableWriter(Protocol):
@@ -119,7 +121,7 @@ def refine(work: Refinery, *, rebuild: str | None = None) -> TableReport:
         raise Fenced(
             f"table `{work.name}`: bronze expired while epoch {plan.next} was planned", hint="run again"
         )
-    done = _execute(work, plan, start, log, writer, finishing=doubt is not None)
+    done, writer = _finished(work, plan, start, log, writer, finishing=doubt is not None)
     return TableReport(
         work.name,
         done.epoch,
@@ -132,6 +134,33 @@ def refine(work: Refinery, *, rebuild: str | None = None) -> TableReport:
         str(writer.snapshots[f"silver.{work.name}"].path),
         rebuilt=plan.reason if plan.mode == "rebuild" else None,
     )
+
+
+def _finished(
+    work: Refinery, plan: Plan, start: Origin, log: RefineLog, writer: TableWriter, *, finishing: bool
+) -> tuple[Done, TableWriter]:
+    """Executes the plan; if maintenance has moved a table in the meantime, again on top of that."""
+    for left in range(AGAIN, -1, -1):
+        try:
+            return _execute(work, plan, start, log, writer, finishing=finishing), writer
+        except Fenced:
+            log.refresh()
+            ahead = log.epoch != plan.prev or log.next_number() != plan.next + 1
+            moved = work.sink.open(work.outputs(work.spec), work.stream)
+            if ahead or not left or not _maintained(writer, moved):
+                raise
+            _verify(work, log, moved)
+            writer, finishing = moved, moved.epoch == plan.next
+    raise AssertionError("the last round returns or raises")
+
+
+def _maintained(before: TableWriter, now: TableWriter) -> bool:
+    """Whether some table has a commit on top of what the writer saw that is no epoch of its stream."""
+    for name, old in before.snapshots.items():
+        new = now.snapshots[name]
+        if new.txn == old.txn and new.at.version > old.at.version:
+            return True
+    return False
 
 
 def _verify(work: Refinery, log: RefineLog, writer: TableWriter) -> None:
