@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ...core import Frame, Input, Outcome, RawInput, Rewrite, TableAt, Write
+from ...core import DataFile, Frame, Input, Outcome, RawInput, Rewrite, TableAt, Write
 from .frame import Session
 from .refine import refine
-from .rewrite import rewrite
+from .rewrite import kept_rows, rewrite
 from .shape import LARGE
 
 if TYPE_CHECKING:
@@ -93,6 +93,12 @@ class DuckEngine:
     def rewrite(self, target: TableAt, write: Write, frame: Frame, into: Path) -> Rewrite:
         """The copy-on-write change that applies `frame` to `target`; new Parquet files lie under `into`."""
         return rewrite(self.session, target, write, frame, into)
+
+    def kept_rows(
+        self, target: TableAt, files: Sequence[DataFile], into: Path, where: str = "true"
+    ) -> list[DataFile]:
+        """New files under `into` with the rows of `files` that `where` keeps; see `rewrite.kept_rows`."""
+        return kept_rows(self.session, target, files, where, into)
 
     def interrupt(self) -> None:
         """Ends the running query soon, from another thread."""

@@ -35,6 +35,24 @@ def rewrite(session: Session, target: TableAt, write: Write, frame: Frame, into:
         session.con.execute("SET preserve_insertion_order = true")
 
 
+def kept_rows(
+    session: Session, target: TableAt, files: Sequence[DataFile], where: str, into: Path
+) -> list[DataFile]:
+    """New files under `into` with the rows of `files` for which `where` (SQL over the columns) is true.
+
+    Types, partitions and values stay as they are; the files themselves are left alone.
+    """
+    paths = [str(file.path) for file in files]
+    write = Write(target.table, "append", partition_by=target.partition_by)
+    session.con.execute("SET preserve_insertion_order = false")
+    try:
+        empty = DuckFrame(session, "SELECT 1 WHERE false", {}, 0)
+        change = _Change(session.con, target, write, empty, into)
+        return change._copy(f"SELECT * FROM ({table_sql(target, paths)}) WHERE {where}")
+    finally:
+        session.con.execute("SET preserve_insertion_order = true")
+
+
 def columns_after(target: TableAt, frame: Mapping[str, str]) -> dict[str, str]:
     """The table's columns once rows of `frame` are in: old ones widened where needed, then new ones."""
     kept = {
