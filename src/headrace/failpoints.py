@@ -30,8 +30,22 @@ PLACES = (
     "expire.based",
     "expire.record",
     "expire.deleted",
+    "maintain.files",
+    "maintain.commit",
+    "maintain.fenced",
+    "maintain.deleted",
+    "maintain.checkpoint",
+    "restore.planned",
+    "restore.commit",
+    "restore.done",
+    "backup.copied",
+    "backup.records",
+    "forget.rewritten",
+    "forget.record",
+    "forget.table",
+    "forget.deleted",
 )
-"""Every place, in the order of a run."""
+"""Every place: those of a run in its order, then those of what is done to a lake besides."""
 
 
 def _parse(text: str) -> dict[str, tuple[str, int]]:
