@@ -1,0 +1,60 @@
+"""Bases: what objects of bronze contribute to a table, computed as a rebuild would and kept as Parquet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ..core import Frame, Outcome, TableAt, Write, Written
+from ..sql import compile_table
+from ..store.base import Base
+from ..store.records import RefineLog, utc
+from ..store.storage import sync_files
+from .origin import Objects
+from .refine import Refinery, inputs_of, ledger_of, parts_of
+
+
+def grown(
+    work: Refinery, log: RefineLog, base: Base | None, objects: Objects, into: Path
+) -> tuple[Base | None, set[str]]:
+    """`base` with the rows of `objects` in it, durable; or None and the keys of objects that leave bad rows.
+
+    Nothing that is there is changed: new files lie under `into`. Raises `Unbalanced` if a row is unaccounted
+    for, and `Corrupt` if an object is not what landed.
+    """
+    last = log.last
+    assert last is not None
+    contract = work.spec.contract.model_copy(update={"expect": []})  # expectations are of the whole table
+    step = compile_table(work.name, work.spec.model_copy(update={"contract": contract}), last.evolved)
+    references = {
+        reference.table: work.sink.table(f"silver.{reference.table}").snapshot("").at.version
+        for reference in step.references
+    }
+
+    def run(some: Objects) -> Outcome:
+        return work.engine.run(step, inputs_of(work, some, references), epoch=last.epoch, now=utc())
+
+    outcome = run(objects)
+    if outcome.quarantined:
+        # good once, bad now: a row that they refer to is gone, say
+        bad = {pair[1].key for source, pair in objects if run([(source, pair)]).quarantined}
+        return None, bad or {item.key for _, (_, item) in objects}
+    known = base or Base(work.fingerprint, (), work.spec.key_columns, work.spec.partition_by)
+    outputs: dict[str, TableAt] = dict(known.outputs)
+    written: list[Written] = []
+    for write, frame in parts_of(step, outcome, "onto base")[1:]:
+        outputs[write.table], done = _applied(work, known.at(write.table), write, frame, into / write.table)
+        written.append(done)
+    ledger_of(outcome, written[0]).check(work.name)
+    new = [file.path for at in outputs.values() for file in at.files if file.path.is_relative_to(into)]
+    sync_files(new, work.storage.root)
+    streams = {*known.streams, *(land.stream for land in work.lands.values())}
+    return replace(known, streams=sorted(streams), outputs=outputs), set()
+
+
+def _applied(work: Refinery, at: TableAt, write: Write, frame: Frame, into: Path) -> tuple[TableAt, Written]:
+    change = work.engine.rewrite(at, write, frame, into)
+    going = {file.path for file in change.remove}
+    files = [*(file for file in at.files if file.path not in going), *change.add]
+    after = TableAt(write.table, at.version + 1, files, change.columns, tuple(write.partition_by))
+    return after, change.written
