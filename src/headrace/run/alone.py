@@ -15,9 +15,9 @@ BUSY_HINT = "wait for it, or look at `headrace status`; a killed run holds no lo
 
 
 @contextmanager
-def alone(lake: Path) -> Iterator[None]:
+def alone(lake: Path, what: str = "run") -> Iterator[None]:
     """Holds the lake's lock, or raises `Busy` at once because another process does."""
-    path = lake / "_headrace" / "run.lock"
+    path = lake / "_headrace" / f"{what}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
@@ -25,7 +25,7 @@ def alone(lake: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise Busy(f"another run is at work on {lake}: {holder}", hint=BUSY_HINT) from None
+            raise Busy(f"another {what} is at work on {lake}: {holder}", hint=BUSY_HINT) from None
         file.truncate(0)
         file.write(f"pid {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z\n")
         file.flush()

@@ -15,7 +15,7 @@ import urllib.parse
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,6 +156,17 @@ class Table:
                 found.append(version)
         return found
 
+    def removed(self, newest: int) -> dict[Path, datetime]:
+        """When each file left the table, by the log; files that came back since are among them, too."""
+        found: dict[Path, datetime] = {}
+        for version in range(newest, -1, -1):
+            for action in self.entry(version):
+                if "remove" in action:
+                    path = self.path / urllib.parse.unquote(action["remove"]["path"])
+                    moment = datetime.fromtimestamp(action["remove"]["deletionTimestamp"] / 1000, UTC)
+                    found.setdefault(path, moment)
+        return found
+
     def commit(self, change: Change) -> int:
         """Makes the change durable as the next version and returns that, or raises `Fenced` without a trace.
 
@@ -227,7 +238,8 @@ def _actions(change: Change) -> list[dict[str, Any]]:
     ]
     if change.base.at.version < 0:
         actions.append({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}})
-    if dict(change.columns) != dict(change.base.at.columns):
+    before = change.base.at
+    if (dict(change.columns), list(change.partition_by)) != (dict(before.columns), list(before.partition_by)):
         actions.append({"metaData": _metadata(change, now)})
     if commit := change.commit:
         actions.append({"txn": {"appId": commit.stream, "version": commit.next, "lastUpdated": now}})
