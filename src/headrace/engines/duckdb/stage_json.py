@@ -79,6 +79,7 @@ def stage_json(stage: Stage, files: Sequence[StagedFile]) -> None:
 
 def _read_lines(stage: Stage, group: list[Reading], wanted: Paths) -> None:
     part = Part(stage.table("json"), [r.file for r in group], delta=[0] * len(group))
+    part.carried += ["k", "j", *(["_f"] if len(group) > 1 else [])]
     options = f"{LINES}, compression={text(str(group[0].form.get('compression') or 'none'))}"
     query = extraction(wanted, "coalesce(c0, '')", len(group) > 1, _usual(group[0], wanted))
     try:
