@@ -25,8 +25,9 @@ RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 GROUND = LAYERS[0]
 """Single modules that everybody may import, and which may import one another."""
 
-ALLOWED_SIBLINGS = {("sql", "spec"), ("run", "observe"), ("run", "security")}
-"""`sql` compiles what `spec` says; a run logs and masks. Nothing else crosses a layer sideways."""
+ALLOWED_SIBLINGS = {("sql", "spec"), ("run", "observe"), ("run", "security"), ("cli", "testing")}
+"""`sql` compiles what `spec` says; a run logs and masks; a command hands over to `testing`, which anybody may
+also call as a library. Nothing else crosses a layer sideways."""
 
 DRIVERS = {
     "duckdb": ("engines",),
