@@ -170,7 +170,7 @@ def _refined(project: Project, storage: LocalStorage, name: str) -> Finding:
     table = Table(project.lake / "silver" / name, f"silver.{name}")
     silver = table.snapshot(f"headrace:{name}")
     told = f"epoch {log.epoch}, version {silver.at.version}" if log.last else "not refined yet"
-    hint = f"headrace run says more; `headrace run --rebuild {name}` computes it anew from bronze"
+    hint = "docs/operations.md, When a table is refused"
     known = int(log.last.outputs[f"silver.{name}"]["version"]) if log.last else -1
     if log.last and (others := table.foreign(known, silver.at.version)):
         return Finding(what, "fail", f"{told}; version {others[0]} was committed by somebody else", hint)
