@@ -122,7 +122,7 @@ def refine(work: Refinery, *, rebuild: str | None = None) -> TableReport:
             f"table `{work.name}`: bronze expired while epoch {plan.next} was planned", hint="run again"
         )
     done, writer = _finished(work, plan, start, log, writer, finishing=doubt is not None)
-    return TableReport(
+    report = TableReport(
         work.name,
         done.epoch,
         done.outputs[f"silver.{work.name}"]["version"],
@@ -134,6 +134,8 @@ def refine(work: Refinery, *, rebuild: str | None = None) -> TableReport:
         str(writer.snapshots[f"silver.{work.name}"].path),
         rebuilt=plan.reason if plan.mode == "rebuild" else None,
     )
+    # its plan was another run's; what has landed since, or a rebuild asked for now, is not in it
+    return report if doubt is None else report.then(refine(work, rebuild=rebuild))
 
 
 def _finished(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from ..errors import Unbalanced
@@ -106,6 +106,23 @@ class TableReport:
     """Why the table was computed anew from bronze; None for an increment."""
     error_type: str | None = None
     """Name of the error, such as `Unbalanced`."""
+
+    def then(self, later: TableReport) -> TableReport:
+        """Both epochs as one: what was counted is added up, all else is as the later one left it."""
+        if later.noop:
+            return self
+        return replace(
+            later,
+            ledger=Ledger(**_sum(asdict(self.ledger), asdict(later.ledger))),
+            by_rule=_sum(self.by_rule, later.by_rule),
+            warned=_sum(self.warned, later.warned),
+            seconds=self.seconds + later.seconds,
+            rebuilt=later.rebuilt or self.rebuilt,
+        )
+
+
+def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
 
 
 @dataclass(frozen=True, slots=True)
