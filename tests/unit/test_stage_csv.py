@@ -301,6 +301,26 @@ def test_ordinary_dirt_does_not_need_the_slow_reader(tmp_path, monkeypatch):
     assert [line for line, _, _ in rejects] == [4, 9, 12, 15]
 
 
+@pytest.mark.parametrize("encoding", ["windows-1252", "utf-16-le", "mixed"])
+def test_text_that_decodes_as_a_whole_is_read_fast(tmp_path, monkeypatch, encoding):
+    monkeypatch.setattr(module, "read_slowly", None)
+    head, body = "a,b,c\n", 'é,2,3\n4,"ü\nü",6\n7,8\na,b,c\n9,"1\n1,é,3\n'
+    data = head.encode() + "é€,ü,x\n".encode() + body.encode("windows-1252")
+    expected = [("é€", "ü", "x", 2)]
+    if encoding != "mixed":
+        data, expected = ("\ufeff" * (encoding != "windows-1252") + head + body).encode(encoding), []
+    after = len(expected)
+    rows, rejects = told(tmp_path, data, encoding=encoding)
+    expected += [("é", "2", "3", 2 + after), ("4", "ü\nü", "6", 3 + after), ("1", "é", "3", 8 + after)]
+    assert rows == expected
+    assert rejects == [
+        (5 + after, "7,8", "csv.missing_columns"),
+        (6 + after, "a,b,c", "csv.repeated_header"),
+        (7 + after, '9,"1', "csv.unterminated_quote"),
+    ]
+    assert list((tmp_path / "scratch").glob("*.csv")) == []
+
+
 def test_lines_that_nothing_explains_are_not_placed():
     assert place(2, 5, 4, (), (), ()) == [(0, 2)]
     assert place(2, 6, 4, (), (), ()) is None

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .normalise import is_plain
+from .normalise import is_plain, normalise
 from .raw import as_text, raw_lines
 from .stage_header import Header, resolve
 from .stage_lines import LineMap, line_at, place, scan
@@ -40,9 +40,11 @@ def dialect(form: Mapping[str, Any]) -> tuple[Any, ...]:
     """Files of one dialect and header are read together."""
     header = form.get("header")
     return (
-        *(form.get(k) for k in ("compression", "delimiter", "quote", "escape", "columns", "skip")),
+        *(form.get(k) for k in ("compression", "delimiter", "quote", "escape", "columns", "skip", "newline")),
         tuple(header) if header is not None else None,
         is_plain(form),
+        # Read apart from the others: the reader may refuse the whole statement for one of these.
+        bool(form.get("mixed_newlines")),
     )
 
 
@@ -52,11 +54,28 @@ def stage_csv(stage: Stage, files: Sequence[StagedFile]) -> None:
     if header is None:
         for file in files:
             stage.reject(file, [(1, "neither a header nor columns were found", "file.unreadable")])
-    elif header.refused or not is_plain(files[0].form):
+    elif header.refused:
         for file in files:
             read_slowly(stage, file, header)
-    else:
+    elif is_plain(files[0].form):
         _read(stage, [Reading(f, f.path, f.form) for f in files], header, 0)
+    else:
+        _read_normalised(stage, files, header)
+
+
+def _read_normalised(stage: Stage, files: Sequence[StagedFile], header: Header) -> None:
+    clean: list[Reading] = []
+    for file in files:
+        path = stage.path("clean.csv")
+        form = normalise(file.path, file.form, path)
+        if form is None:
+            read_slowly(stage, file, header)
+        else:
+            clean.append(Reading(file, path, form))
+    if clean:
+        _read(stage, clean, header, 0)
+    for reading in clean:
+        reading.path.unlink(missing_ok=True)
 
 
 def _read(stage: Stage, group: list[Reading], header: Header, attempt: int) -> None:
@@ -138,6 +157,7 @@ def _otherwise(stage: Stage, reading: Reading, header: Header, attempt: int) -> 
     form = {**reading.form, "compression": None, "lines": found.total}
     blanked = [*reading.blanked, *found.start_of]
     _read(stage, [Reading(reading.file, copy, form, blanked)], header, attempt + 1)
+    copy.unlink(missing_ok=True)
 
 
 def _even(reading: Reading, header: Header) -> Account | None:
@@ -234,7 +254,7 @@ def _no_data(reading: Reading, header: Header, account: Account, copies: list[in
     if copies:
         place_of = [(int(reading.form.get("skip") or 0) + 1, header.lines)]
         place_of += [(account.line(o), header.lines) for o in copies]
-        own, *others = raw_lines(reading.file.path, reading.file.form, place_of)
+        own, *others = raw_lines(reading.path, reading.form, place_of)
         own = own.removeprefix(b"\xef\xbb\xbf")
         gone |= {o: "csv.repeated_header" for o, raw in zip(copies, others, strict=True) if raw == own}
     footer = int(reading.form.get("footer_lines") or 0)
