@@ -1,8 +1,8 @@
 """One refinement: staged texts become typed winners, quarantine and history, and every row is counted.
 
-What it costs decides the order. Casts and rules run once, while the files are read (see `shape`). Keys are then
-compared by their hashes; only rows whose hash occurs twice are looked at again, exactly. The winners are never
-stored: they are the typed rows minus the places that lost, copied into the table in one stream.
+What it costs decides the order. Casts and rules run once, while the files are read (see `shape`). Keys are
+then compared by their hashes; only rows whose hash occurs twice are looked at again, exactly. The winners are
+never stored: they are the typed rows minus the places that lost, copied into the table in one stream.
 """
 
 from __future__ import annotations
@@ -99,10 +99,12 @@ class _Refinement:
     base: str = ""
     """Where rows are read from: the staged ones, or what the Python steps made of them."""
     stepped: bool = False
+    order: str = ""
+    """Who wins: the greatest by these terms."""
 
     def outcome(self, engine: DuckEngine, raw: Sequence[RawInput]) -> Outcome:
         con = self.session.con
-        self.base = self.staged.relation
+        self.base, self.order = self.staged.relation, order_by(self.step)
         self._sort_out()
         dropped = self._python_steps(engine) if self.step.spec.steps else 0
         quarantined = fill(self.session, self.staged, raw, "odd", self.epoch)
@@ -147,7 +149,7 @@ class _Refinement:
     # user code -------------------------------------------------------------------------------------------
 
     def _python_steps(self, engine: DuckEngine) -> int:
-        """Puts good rows through the project's functions; what they refuse is `odd`. Returns how many they drop."""
+        """Puts good rows through the project's functions; what they refuse is `odd`. Returns drops."""
         con, columns = self.session.con, dict(self.step.columns)
         if self.step.deletes:
             columns["_deleted"] = "boolean"
@@ -163,7 +165,8 @@ class _Refinement:
         con.execute(
             f"CREATE OR REPLACE TEMP VIEW odd AS SELECT {', '.join(IDENTITY)}, _rules AS rules, "
             f"_fields AS fields FROM {self.staged.relation} WHERE _rules IS NOT NULL UNION ALL "
-            f"SELECT {', '.join('t.' + name for name in IDENTITY)}, string_agg(f.rule || ';', '' ORDER BY f.rule), "
+            f"SELECT {', '.join('t.' + name for name in IDENTITY)}, "
+            "string_agg(f.rule || ';', '' ORDER BY f.rule), "
             f"any_value(to_json(struct_pack({packed}))::VARCHAR) FROM stepping t JOIN flagged f ON {same} "
             "WHERE f.severity <> 'warn' GROUP BY ALL"
         )
@@ -174,8 +177,8 @@ class _Refinement:
     def _deduplicate(self) -> int:
         """Views `kept`: one row per key; `versions`: every distinct row. Returns how many are not kept.
 
-        Only rows whose key hash is not theirs alone are compared, and those exactly: a hash that two keys share
-        costs time, never a row.
+        Only rows whose key hash is not theirs alone are compared, and those exactly: a hash that two keys
+        share costs time, never a row.
         """
         con = self.session.con
         keys = ", ".join(ident(key) for key in self.step.keys)
@@ -188,13 +191,34 @@ class _Refinement:
         con.execute(
             f"CREATE TEMP VIEW rival AS SELECT * FROM good WHERE hash({keys}) IN (SELECT h FROM twice)"
         )
-        con.execute(f"CREATE TEMP TABLE contest AS {self._final('rival')}")
-        con.execute(f"CREATE TEMP TABLE losers AS {self._losers(self.step.keys)}")
+        if not self._contest_of_sequences():
+            con.execute(f"CREATE OR REPLACE TEMP TABLE contest AS {self._final('rival')}")
+        con.execute(f"CREATE TEMP TABLE losers AS {self._losers(self.step.keys, self.order)}")
         self._view("kept", "losers")
         if self.step.history:
-            con.execute(f"CREATE TEMP TABLE copies AS {self._losers(list(self.step.columns))}")
+            copies = self._losers(list(self.step.columns), self.order)
+            con.execute(f"CREATE TEMP TABLE copies AS {copies}")
             self._view("versions", "copies")
         return count(con, "losers")
+
+    def _contest_of_sequences(self) -> bool:
+        """Whether sequences alone name the winners; then table `contest` has no more than these columns.
+
+        Content is compared only to end ties, and reading it is what a contest costs.
+        """
+        if self.step.history or not self.step.sequence:
+            return False
+        gone = ["_deleted"] if self.step.deletes else []
+        order = [f"{ident(name)} DESC NULLS LAST" for name in (*self.step.sequence, *gone)]
+        names = dict.fromkeys([*self.step.keys, *self.step.sequence, *gone])
+        listed = ", ".join(ident(name) for name in names)
+        con = self.session.con
+        con.execute(f"CREATE TEMP TABLE contest AS SELECT {listed}, {', '.join(IDENTITY)} FROM rival")
+        ties = f"SELECT 1 FROM contest GROUP BY {listed} HAVING count(*) > 1 LIMIT 1"
+        if count(con, f"({ties})"):
+            return False
+        self.order = ", ".join(order)
+        return True
 
     def _view(self, name: str, without: str) -> None:
         """A view of the good rows without the places listed in `without`."""
@@ -207,11 +231,11 @@ class _Refinement:
         copies = count(self.session.con, "copies") if deduplicated else 0
         return self._frame(view, self._good() - copies)
 
-    def _losers(self, keys: Sequence[str]) -> str:
+    def _losers(self, keys: Sequence[str], order: str) -> str:
         listed = ", ".join(ident(key) for key in keys)
         return (
             f"SELECT l, f FROM (SELECT _line AS l, {self.place} AS f, "
-            f"row_number() OVER (PARTITION BY {listed} ORDER BY {order_by(self.step)}) AS nth "
+            f"row_number() OVER (PARTITION BY {listed} ORDER BY {order}) AS nth "
             "FROM contest) WHERE nth > 1"
         )
 
