@@ -1,8 +1,8 @@
 """Typed rows straight from the reader: texts are never stored, except those of rows that are broken.
 
-A scratch table of texts would be the largest thing of a refinement: storing it costs more than reading the file,
-and what outgrows memory is written and read again from disk. So casts and rules run while a file is read, and
-their result, a typed row and its verdict, is kept: in memory if it is small, else as compressed Parquet.
+A scratch table of texts would be the largest thing of a refinement: storing it costs more than reading the
+file, and what outgrows memory is written and read again from disk. So casts and rules run while a file is
+read, and their result, a typed row and its verdict, is kept: in memory if it is small, else as Parquet.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ VERDICTS = ("_rules", "_stopped", "_warned", "_filtered", "_fields")
 
 
 def shape_of(step: TableStep, dialect: str, large: int = LARGE) -> Shape:
-    """The typed columns of `step`, its verdicts (`_rules`, `_stopped`, `_warned`; NULL where there is nothing to
-    say), `_filtered`, and `_fields`, the texts of a broken row as JSON."""
+    """The typed columns of `step`, then its verdicts: `_rules`, `_stopped`, `_warned` (NULL where there is
+    nothing to say), `_filtered`, and `_fields`, the texts of a broken row as JSON."""
     deleted = ["_deleted"] if step.deletes else []
     columns = [*step.columns, *VERDICTS, *deleted]
 
     def sql(query: str, texts: Sequence[str], carried: Sequence[str]) -> str:
-        # The audit columns pass through the checks untouched: here they carry the texts and what else is asked
-        # for, as structs, which costs no copy.
+        # The audit columns pass through the checks untouched: here they carry the texts and what else is
+        # asked for, as structs, which costs no copy.
         packed = _struct(texts)
         source = (
             f"SELECT {', '.join(ident(name) for name in step.inputs)}, {packed} AS _source, "
-            f"{_struct(carried)} AS _file, 0::BIGINT AS _line, NULL::TIMESTAMPTZ AS _ingested_at FROM ({query})"
+            f"{_struct(carried)} AS _file, 0::BIGINT AS _line, NULL::TIMESTAMPTZ AS _ingested_at "
+            f"FROM ({query})"
         )
         broken = "_broken <> '' OR _stopped <> ''"
         shown = [ident(name) for name in step.columns]

@@ -141,7 +141,7 @@ class Stage:
         return self.scratch / f"{self.into}-{self._serial}-{name}"
 
     def keep(self, part: Part, query: str, paths: Sequence[str]) -> None:
-        """Runs a reader's query (`{paths}` stands for the files) into the part's table, shaped if asked for."""
+        """Runs a reader's query (`{paths}` stands for the files) into the part's table, shaped if wanted."""
         listed = "[" + ", ".join(text(path) for path in paths) + "]"
         query = query.replace("{paths}", listed)
         if self.shape is not None:
