@@ -71,7 +71,7 @@ def compare(contenders: list[Contender], source: Path, runs: int) -> None:
                 found[contender.name].append(measure(contender, source, Path(scratch)))
     limit = statistics.median(item.wall for item in found[contenders[0].name])
     print(f"\n{source.name}: {_size(source) / 1e6:,.0f} MB, {os.cpu_count()} cores, median of {runs}\n")
-    print("| | wall s | CPU s | peak MB | × limit |\n|---|--:|--:|--:|--:|")
+    print("| | wall s | CPU s | peak MB | x limit |\n|---|--:|--:|--:|--:|")
     for name, measures in found.items():
         if any(item.code for item in measures):
             print(f"| {name} | failed | | | |")
@@ -83,7 +83,7 @@ def compare(contenders: list[Contender], source: Path, runs: int) -> None:
 
 
 def daily(source: Path, runs: int) -> None:
-    """One day file after the other into one lake, a quarter re-delivered; milliseconds a batch in the process."""
+    """One day file after the other into one lake, a quarter re-delivered; ms a batch in the process."""
     from headrace.run.runner import run
     from headrace.spec.load import load
 

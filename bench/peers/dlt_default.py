@@ -3,6 +3,7 @@
 import csv
 import os
 import sys
+from pathlib import Path
 
 source, into = sys.argv[1], sys.argv[2]
 os.environ["DLT_DATA_DIR"] = into
@@ -13,7 +14,7 @@ import dlt  # noqa: E402
 
 @dlt.resource(name="sales", write_disposition="append")
 def rows():
-    with open(source, newline="", encoding="utf-8") as file:
+    with Path(source).open(newline="", encoding="utf-8") as file:
         yield from csv.DictReader(file)
 
 

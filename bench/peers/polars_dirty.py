@@ -1,4 +1,4 @@
-"""A hand-written polars script for the dirty sales: cast, 11 rules, quarantine, dedup, Delta (a lazy plan, staged)."""
+"""A hand-written polars script: cast, 11 rules, quarantine, dedup, Delta; lazy, staged in Parquet."""
 
 import sys
 from pathlib import Path

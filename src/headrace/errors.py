@@ -1,5 +1,7 @@
 """Every error says what, where and the value, then how to fix it. Its class decides what happens next.
 
+::
+
     HeadraceError
     ├── TransientError        retry with backoff and jitter
     │   └── Busy              somebody else holds it now

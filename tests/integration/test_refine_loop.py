@@ -1,4 +1,4 @@
-"""The loop end to end, in this process: increments, corrections, changed contracts, and everything that is refused."""
+"""The loop end to end, in this process: increments, changed contracts, and all that is refused."""
 
 from __future__ import annotations
 
@@ -64,7 +64,10 @@ def test_quarantine_keeps_the_raw_line_and_every_reason(tmp_path: Path) -> None:
 def test_a_new_version_of_a_file_retracts_the_old_ones_rows(tmp_path: Path) -> None:
     make(
         tmp_path,
-        {"a.csv": ["1,ann,1.00,2026-01-01T00:00:00", "2,bob,2.00,2026-01-01T00:00:00"], "b.csv": ["2,bea,1.50,2025-12-01T00:00:00"]},
+        {
+            "a.csv": ["1,ann,1.00,2026-01-01T00:00:00", "2,bob,2.00,2026-01-01T00:00:00"],
+            "b.csv": ["2,bea,1.50,2025-12-01T00:00:00"],
+        },
     )
     go(tmp_path)
     put(tmp_path, "a.csv", ["1,ann,9.00,2026-01-02T00:00:00", "3,cid,3.00,2026-01-01T00:00:00"])

@@ -19,9 +19,9 @@ COLUMNS = {"id": "bigint", "name": "text", "price": "decimal(10,2)", "day": "dat
 def data_file(folder: Path, name: str, low: int, high: int) -> DataFile:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
-    duckdb.connect().sql(
-        f"copy (select r as id, 'n' || r as name, (r / 100)::decimal(10,2) as price, date '2026-01-01' as day,"
-        f" '{{}}' as doc from range({low}, {high}) t(r)) to '{path}' (format parquet)"
+    duckdb.connect().execute(
+        f"copy (select r as id, 'n' || r as name, (r / 100)::decimal(10,2) as price,"
+        f" date '2026-01-01' as day, '{{}}' as doc from range({low}, {high}) t(r)) to '{path}' (format parquet)"
     )
     return DataFile(
         path, high - low, path.stat().st_size, low={"id": low}, high={"id": high - 1}, nulls={"id": 0}

@@ -75,6 +75,7 @@ def test_arrival_rises_within_a_stream_although_the_clock_falls(
     class Clock(datetime):
         @classmethod
         def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+            assert tz is UTC
             return next(times)
 
     monkeypatch.setattr("headrace.store.records.datetime", Clock)

@@ -57,7 +57,7 @@ def test_a_created_object_is_synced_before_it_has_its_name(
     fsync, link = os.fsync, os.link
 
     def spy_fsync(handle: int) -> None:
-        events.append("sync folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "sync file")
+        events.append("sync folder" if Path(f"/proc/self/fd/{handle}").is_dir() else "sync file")
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", spy_fsync)
@@ -169,9 +169,13 @@ def test_a_missing_object_says_so(tmp_path: Path) -> None:
 
 
 def test_scratch_is_gone_however_the_block_ends(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), scratch_folder(tmp_path) as folder:
-        (folder / "x").write_text("x")
-        raise KeyError
+    def fail_inside() -> None:
+        with scratch_folder(tmp_path) as folder:
+            (folder / "x").write_text("x")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_inside()
     assert list(tmp_path.iterdir()) == []
 
 
