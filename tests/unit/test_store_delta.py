@@ -21,7 +21,7 @@ def data_file(folder: Path, name: str, low: int, high: int) -> DataFile:
     path = folder / name
     duckdb.connect().execute(
         f"copy (select r as id, 'n' || r as name, (r / 100)::decimal(10,2) as price,"
-        f" date '2026-01-01' as day, '{{}}' as doc from range({low}, {high}) t(r)) to '{path}' (format parquet)"
+        f" date '2026-01-01' as day, '{{}}' as doc from range({low}, {high}) t(r)) to '{path}'"
     )
     return DataFile(
         path, high - low, path.stat().st_size, low={"id": low}, high={"id": high - 1}, nulls={"id": 0}
