@@ -221,6 +221,10 @@ class Engine(Protocol):
         """Ends a running call soon, from another thread; it raises, and nothing of it is visible."""
         ...
 
+    def strays(self, quarantine: TableAt, corrections: RawInput) -> int:
+        """How many of `corrections` are of records not in `quarantine`: only a rebuild can apply these."""
+        ...
+
     def rewrite(self, target: TableAt, write: Write, frame: Frame, into: Path) -> Rewrite:
         """The copy-on-write change that applies `frame` to `target`; new Parquet files lie under `into`."""
         ...

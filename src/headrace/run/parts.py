@@ -15,6 +15,7 @@ from ..spec.pipeline import TableSpec
 from ..spec.project import Project
 from ..store.records import LandLog
 from ..store.storage import LocalStorage
+from .corrected import corrections_log
 from .refine import Refinery
 from .report import Listener
 
@@ -39,6 +40,7 @@ def refinery(
 ) -> Iterator[Refinery]:
     """Table `name` with an engine of its own, which is closed when the block ends."""
     config = project.config
+    code = code_of(project, config.tables[name])
     engine = part("engines", "duckdb")(
         scratch,
         config.memory,
@@ -55,8 +57,9 @@ def refinery(
             part("sinks", "delta")(project.lake, engine),
             scratch,
             listener,
-            code_of(project, config.tables[name]),
-            {"headrace": __version__, **engine.versions},
+            code,
+            {"headrace": __version__, **engine.versions, **({"steps": code} if code else {})},
+            corrections_log(storage, name),
         )
 
 

@@ -18,12 +18,14 @@ from typing import Any, Literal, Protocol
 from ..core import Commit, Engine, Frame, Input, Landed, Outcome, RawInput, TableAt, Write, Written
 from ..errors import Corrupt, Fenced, Stopped
 from ..failpoints import reach
+from ..spec.change import essence
 from ..spec.pipeline import TableSpec
 from ..sql import TableStep, compile_table
 from ..store.base import newest
 from ..store.delta import Snapshot, Table
 from ..store.records import Done, LandLog, Plan, RefineLog, utc
 from ..store.storage import Storage
+from .corrected import corrections_of, pending, whole_table
 from .evolve import unknown_headers
 from .origin import Objects, Origin, chosen, origin
 from .report import Event, Ledger, Listener, TableReport
@@ -71,6 +73,8 @@ class Refinery:
     code: str = ""
     """Hash of the project's Python steps."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    corrections: LandLog | None = None
+    """The land stream of corrections of this table's bad rows."""
 
     @property
     def stream(self) -> str:
@@ -87,8 +91,8 @@ class Refinery:
 
 
 def fingerprint_of(spec: TableSpec, code: str) -> str:
-    """Equal for equal settings and Python steps: a table is computed anew when it changes."""
-    text = json.dumps(spec.model_dump(mode="json", by_alias=True), sort_keys=True) + code
+    """Equal for equal settings and Python steps, whatever their words say: a change computes the table anew."""
+    text = json.dumps(essence(spec), sort_keys=True) + code
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -103,7 +107,7 @@ def refine(work: Refinery, *, rebuild: str | None = None) -> TableReport:
     writer = work.sink.open(work.outputs(work.spec), work.stream)
     _verify(work, log, writer)
     doubt = next((plan for plan in log.open_plans() if plan.next == writer.epoch), None)
-    plan = doubt or _plan(work, log, rebuild)
+    plan = doubt or next_plan(work, log, rebuild)
     if plan is None:
         last = log.last
         snapshot = writer.snapshots[f"silver.{work.name}"]
@@ -192,8 +196,8 @@ def _verify(work: Refinery, log: RefineLog, writer: TableWriter) -> None:
             raise Fenced(f"table `{name}`: version {others[0]} was committed by somebody else", hint=hint)
 
 
-def _plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | None:
-    """The next epoch, or None if there is nothing to do."""
+def next_plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | None:
+    """The next epoch as it would be planned now, or None if there is nothing to do."""
     last = log.last
     heads = {source: land.epoch for source, land in work.lands.items()}
     done = dict(last.inputs) if last else dict.fromkeys(heads, -1)
@@ -205,7 +209,10 @@ def _plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | None:
     if last and not reason and (names := _replaced(work, done)):
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         reason = f"a new version of {names[0]}{more}"
+    since, fixed = pending(work, last)
+    reason = reason or whole_table(work, last)
     fresh = any(work.lands[source].objects(done.get(source, -1), head) for source, head in heads.items())
+    fresh = fresh or fixed > max(since, 0)
     if not fresh and not reason and (last or work.spec.start == "beginning"):
         return None
     base = {source: -1 if reason else done.get(source, -1) for source in heads}
@@ -233,6 +240,7 @@ def _plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | None:
         now=utc(),
         reason=reason or "new objects",
         writer=uuid.uuid4().hex,
+        corrections=(-1 if reason else since, fixed),
         base=newest(work.storage),
     )
 
@@ -254,7 +262,9 @@ def _execute(
     work.listener(Event(f"refine:{work.name}", "start", message=plan.reason))
     rebuild = plan.mode == "rebuild"
     silver = f"silver.{work.name}"
-    inputs = inputs_of(work, start.objects, plan.references)
+    inputs = inputs_of(work, start.objects, plan.references, plan.corrections)
+    if not rebuild and "corrections" in inputs:
+        inputs["quarantine"] = writer.snapshots[f"quarantine.{work.name}"].at
     # a rebuild knows nothing of the table that it replaces
     inputs["target"] = _existing(start.at(silver) if rebuild else writer.snapshots[silver].at)
     outcome = work.engine.run(step, inputs, epoch=plan.next, now=plan.now)
@@ -295,6 +305,7 @@ def _execute(
         time=utc(),
         mode=plan.mode,
         files=dict(outcome.files),
+        corrections=plan.corrections[1],
     )
     log.finish(done)
     reach("refine.done")
@@ -302,9 +313,12 @@ def _execute(
 
 
 def inputs_of(
-    work: Refinery, objects: Objects, references: Mapping[str, int]
+    work: Refinery,
+    objects: Objects,
+    references: Mapping[str, int],
+    corrections: tuple[int, int] | None = None,
 ) -> dict[str, Input | Sequence[RawInput] | None]:
-    """What the engine reads: the objects, checked against their hashes, and the tables referred to."""
+    """What the engine reads: objects and corrections, all checked by their hashes, and tables referred to."""
     files: dict[str, list[tuple[int, Landed, Path]]] = {source: [] for source in work.lands}
     for source, (epoch, item) in objects:
         fresh = item.key in work.lands[source].fresh
@@ -312,6 +326,8 @@ def inputs_of(
     inputs: dict[str, Input | Sequence[RawInput] | None] = {
         "raw": [RawInput(source, found) for source, found in files.items()]
     }
+    if given := corrections_of(work, corrections):
+        inputs["corrections"] = given
     for name, version in references.items():
         inputs[f"ref:{name}"] = work.sink.table(f"silver.{name}").at(version)
     return inputs
@@ -327,9 +343,10 @@ def parts_of(step: TableStep, outcome: Outcome, mode: Mode) -> list[tuple[Write,
     rebuild = mode == "rebuild"
     onto = step.mode if mode == "increment" else "merge" if step.keys else "append"
     deleted = "_deleted" if step.deletes else None
+    adds = mode == "increment" and not outcome.corrected  # corrected rows leave quarantine
     parts = [
         (
-            Write(f"quarantine.{step.table}", "append" if mode == "increment" else "replace"),
+            Write(f"quarantine.{step.table}", "append" if adds else "replace"),
             outcome.frames["quarantine"],
         ),
         (
@@ -361,6 +378,8 @@ def ledger_of(outcome: Outcome, silver: Written) -> Ledger:
         quarantined=outcome.quarantined,
         filtered=outcome.filtered,
         late=outcome.late,
+        corrected=outcome.corrected,
+        superseded=outcome.superseded,
         removed=silver.removed,
     )
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ...core import DataFile, Frame, Input, Outcome, RawInput, Rewrite, TableAt, Write
+from .corrections import strays
 from .frame import Session
 from .refine import refine
 from .rewrite import kept_rows, rewrite
@@ -110,6 +111,10 @@ class DuckEngine:
         from .validate import validate
 
         validate(steps, chosen)
+
+    def strays(self, quarantine: TableAt, corrections: RawInput) -> int:
+        """How many corrections are of records not in `quarantine`: only a rebuild can apply these."""
+        return strays(self.session, quarantine, corrections)
 
     @staticmethod
     def publish(database: Path, schemas: Schemas) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...core import RawInput
+from .corrections import same_origin
 from .frame import Session, count, text
 from .raw import as_text, raw_lines
 from .stage import Staged
@@ -22,30 +23,48 @@ QUARANTINE = {
     "rules": "text",
     "raw": "text",
     "fields": "text",
+    "correction": "bigint",
 }
-"""The same for every table: rule ids joined by `;`, the exact line, and the staged texts as a JSON object."""
+"""The same for every table: rule ids joined by `;`, the exact line, and the staged texts as a JSON object.
+
+`correction` is the number of the correction that has changed the fields, if one has."""
 LINES = ("csv", "jsonl")
 """Formats whose records are lines of text; of others the fields are kept as the raw text."""
 PORTION = 50_000
 
 
-def fill(session: Session, staged: Staged, raw: Sequence[RawInput], odd: str, epoch: int) -> int:
+def fill(
+    session: Session,
+    staged: Staged,
+    raw: Sequence[RawInput],
+    odd: str,
+    epoch: int,
+    corrections: str | None = None,
+) -> int:
     """Makes table `quarantine` of the rows of `odd` and of what staging rejected; returns their number.
 
-    `odd` has the identity of each row, its `rules` and its `fields` as JSON.
+    `odd` has the identity of each row, its `rules` and its `fields` as JSON; `corrections` names a table of
+    corrections, which know what their records looked like.
     """
     con = session.con
-    con.execute(f"CREATE TEMP TABLE odd_rows AS SELECT * FROM {odd}")
+    if corrections is None:
+        none = "NULL::VARCHAR AS raw, NULL::BIGINT AS correction"
+        con.execute(f"CREATE TEMP TABLE odd_rows AS SELECT *, {none} FROM {odd}")
+    else:
+        con.execute(
+            "CREATE TEMP TABLE odd_rows AS SELECT o.*, c.raw, CASE WHEN len(c.changed) > 0 THEN c.number END "
+            f"AS correction FROM {odd} o LEFT JOIN {corrections} c ON {same_origin('o', 'c')}"
+        )
     con.execute("CREATE TEMP TABLE raw_texts (f VARCHAR, s VARCHAR, t TIMESTAMPTZ, l BIGINT, raw VARCHAR)")
     if count(con, "odd_rows"):
         _read_raw(con, raw)
     con.execute(
         f"CREATE TEMP TABLE quarantine AS "
         f"SELECT o._file, o._line, o._source, o._ingested_at, {epoch}::BIGINT AS _epoch, "
-        f"rtrim(o.rules, ';') AS rules, coalesce(r.raw, o.fields) AS raw, o.fields "
+        f"rtrim(o.rules, ';') AS rules, coalesce(o.raw, r.raw, o.fields) AS raw, o.fields, o.correction "
         f"FROM odd_rows o LEFT JOIN raw_texts r "
         "ON r.f = o._file AND r.s = o._source AND r.l = o._line AND r.t IS NOT DISTINCT FROM o._ingested_at "
-        f"UNION ALL SELECT _file, _line, _source, _ingested_at, {epoch}::BIGINT, _rule, _raw, NULL "
+        f"UNION ALL SELECT _file, _line, _source, _ingested_at, {epoch}::BIGINT, _rule, _raw, NULL, NULL "
         f"FROM {staged.rejects}"
     )
     con.execute("DROP TABLE raw_texts")
@@ -59,7 +78,7 @@ BREAKS = r"regexp_replace(fields, '\\\\', '', 'g')"
 
 def _read_raw(con: DuckDBPyConnection, raw: Sequence[RawInput]) -> None:
     """Fetches the exact lines of odd rows from their files."""
-    has_odd = set(con.execute("SELECT DISTINCT _source, _file FROM odd_rows").fetchall())
+    has_odd = set(con.execute("SELECT DISTINCT _source, _file FROM odd_rows WHERE raw IS NULL").fetchall())
     for source in raw:
         for _, landed, path in source.files:
             form = landed.format
@@ -70,7 +89,8 @@ def _read_raw(con: DuckDBPyConnection, raw: Sequence[RawInput]) -> None:
             lines = f"1 + coalesce({breaks}, 0)" if form.get("quoted") else "1"
             con.execute(
                 f"CREATE OR REPLACE TEMP TABLE wanted AS SELECT _line AS l, {lines} AS n "
-                f"FROM odd_rows WHERE _source = {text(source.source)} AND _file = {text(landed.name)} "
+                f"FROM odd_rows WHERE raw IS NULL AND _source = {text(source.source)} "
+                f"AND _file = {text(landed.name)} "
                 f"AND _ingested_at IS NOT DISTINCT FROM {text(landed.arrived)}::TIMESTAMPTZ ORDER BY l"
             )
             total = count(con, "wanted")
