@@ -126,6 +126,24 @@ def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that maintenance, restore, backup or erasure did, or would do."""
+
+    what: str
+    count: int = 0
+    bytes: int = 0
+    note: str = ""
+    skipped: bool = False
+    """True if it could not be done now; nothing was changed."""
+
+    def __str__(self) -> str:
+        if self.skipped:
+            return f"{self.what}: {self.note}"
+        size = f" ({self.bytes / 1e6:,.1f} MB)" if self.bytes else ""
+        return f"{self.what}: {self.count:,} {self.note}{size}"
+
+
+@dataclass(frozen=True, slots=True)
 class GoldReport:
     path: str
     nodes: Sequence[Mapping[str, Any]] = ()
