@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +19,7 @@ from headrace import failpoints
 from headrace.errors import Busy, ConfigError, Corrupt
 from headrace.run import refine as refining
 from headrace.run.alone import alone
+from headrace.run.report import Event
 from headrace.run.retention import Expiry, adopt, expire
 from headrace.run.runner import open_storage
 from headrace.spec.load import load
@@ -117,7 +121,7 @@ def test_one_expiry_after_another_grows_the_base(tmp_path: Path) -> None:
     assert not old(root, clock(root, epoch=4)).objects
     assert newest(open_storage(load(root))) == 3, "nothing to do writes no record"
     assert content(root) == clean
-    files = {path for path in (root / "lake/base").rglob("*.parquet")}
+    files = set((root / "lake/base").rglob("*.parquet"))
     bases = expired(open_storage(load(root))).bases
     assert files == {file.path for at in bases["orders"].outputs.values() for file in at.files}, "no old base"
 
@@ -266,6 +270,81 @@ def test_columns_that_came_later_are_there_after_a_rebuild(tmp_path: Path) -> No
     rebuilt(tmp_path)
     assert content(tmp_path) == before
     assert sum("red" in row for row in before["silver.orders"]) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_the_order_the_tables_are_those_of_a_lake_that_keeps_all(tmp_path: Path, seed: int) -> None:
+    """New files, corrected files, expiries and rebuilds in any order; old rows of a corrected file go."""
+    dice = random.Random(seed)
+    root = landed(tmp_path / "lake", [0])
+    for step in range(1, 14):
+        what = dice.choice(["land", "land", "correct", "expire", "rebuild"])
+        there = [name for name in bronze(root) if name != "0.csv"]
+        if what == "land":
+            put(root, f"{step}.csv", lines(step, dice.randrange(1, 20), dice.randrange(60)))
+            assert go(root).status == "success"
+        elif what == "correct" and there:
+            put(root, dice.choice(there), lines(step, dice.randrange(1, 20), dice.randrange(60)))
+            assert go(root).status == "success"
+        elif what == "expire":
+            epochs = len(LandLog(open_storage(load(root)), "orders").records)
+            old(root, clock(root, epoch=dice.randrange(1, epochs)))
+        elif what == "rebuild":
+            rebuilt(root)
+    clean = make(tmp_path / "clean")
+    shutil.copytree(root / "data", clean / "data", dirs_exist_ok=True)
+    go(clean)
+    assert content(root) == content(clean), f"seed {seed}"
+    rebuilt(root)
+    assert content(root) == content(clean), f"seed {seed}"
+
+
+def test_a_run_lets_old_objects_go_at_most_once_a_day(tmp_path: Path) -> None:
+    notes: list[str] = []
+    make(tmp_path, {"0.csv": lines(0)}, PIPELINE + "retention: {bronze: 1s}\n")
+
+    def told(event: Event) -> None:
+        if event.task == "retention":
+            notes.append(event.message)
+
+    def later() -> None:
+        yesterday = time.time() - 86401
+        os.utime(tmp_path / "lake/_headrace/retention.stamp", (yesterday, yesterday))
+        time.sleep(1.05)
+
+    assert go(tmp_path, listener=told).status == "success"
+    assert bronze(tmp_path) == ["0.csv"]
+    later()
+    assert go(tmp_path, listener=told).tables[0].noop
+    assert notes.pop().startswith("1 old objects of bronze (0.0 MB) expired")
+    assert not bronze(tmp_path)
+    put(tmp_path, "1.csv", lines(1))
+    before = go(tmp_path, listener=told)
+    assert (before.status, notes, bronze(tmp_path)) == ("success", [], ["1.csv"])
+    later()
+    put(tmp_path, "2.csv", lines(2))
+    go(tmp_path, listener=told)
+    assert notes.pop().startswith("1 old objects")
+    assert bronze(tmp_path) == ["2.csv"]
+    assert content(tmp_path) == content(landed(tmp_path / "clean", range(3)))
+    assert go(tmp_path).tables[0].noop, "files that are still in the source do not land again"
+
+
+def test_what_goes_wrong_with_retention_does_not_undo_a_run(tmp_path: Path) -> None:
+    notes: list[str] = []
+    make(tmp_path, {"0.csv": lines(0)})
+    go(tmp_path)
+    (tmp_path / "pipeline.yml").write_text(PIPELINE + "retention: {bronze: 1s}\n")
+    assert go(tmp_path).status == "success"
+    (path,) = (tmp_path / "lake/bronze").rglob("*.csv")
+    path.write_bytes(b"damaged")
+    (tmp_path / "lake/_headrace/retention.stamp").unlink()
+    for _ in range(2):
+        time.sleep(1.05)
+        report = go(tmp_path, listener=lambda event: notes.append(event.task + " " + event.message))
+        assert report.status == "success"
+        assert "retention nothing expired: bronze object" in notes.pop(), "told again until it is mended"
+    assert path.exists()
 
 
 # what cannot be had any more ------------------------------------------------------------------------------
@@ -433,8 +512,6 @@ EXPIRE = (
 
 
 def spawned(root: Path, failpoint: str, *command: str) -> subprocess.Popen[str]:
-    import os
-
     return subprocess.Popen(
         [sys.executable, *command],
         cwd=root,
@@ -446,8 +523,6 @@ def spawned(root: Path, failpoint: str, *command: str) -> subprocess.Popen[str]:
 
 
 def paused(process: subprocess.Popen[str]) -> None:
-    import time
-
     for _ in range(400):
         state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
         if state == "T":
@@ -476,9 +551,7 @@ def test_killed_at_every_step_nothing_is_lost(tmp_path: Path, place: str, nth: i
     assert content(root) == before
     bases = expired(open_storage(load(root))).bases
     named = {file.path for at in bases["orders"].outputs.values() for file in at.files}
-    assert {path for path in (root / "lake/base").rglob("*.parquet")} == named, (
-        "what a killed one left is gone"
-    )
+    assert set((root / "lake/base").rglob("*.parquet")) == named, "what a killed one left is gone"
 
 
 @pytest.mark.parametrize("orphans", [False, True])

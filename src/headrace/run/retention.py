@@ -223,15 +223,18 @@ def expire(
         return _expire(keeper, dry_run=dry_run)
 
 
-def tend(keeper: Keeper) -> Expiry | None:
-    """`expire` within a run that holds the lake's lock, at most once a day; None if it is not yet time."""
-    stamp = keeper.storage.path(STAMP)
-    if stamp.exists():
-        age = keeper.now - datetime.fromtimestamp(stamp.stat().st_mtime, UTC)
-        if timedelta(0) <= age < EVERY:
-            return None
+def due(storage: LocalStorage, now: datetime) -> bool:
+    """True if no run has looked after this lake's bronze for a day."""
+    stamp = storage.path(STAMP)
+    if not stamp.exists():
+        return True
+    return not timedelta(0) <= now - datetime.fromtimestamp(stamp.stat().st_mtime, UTC) < EVERY
+
+
+def tend(keeper: Keeper) -> Expiry:
+    """`expire` within a run that holds the lake's lock already; then it is not `due` for a day."""
     result = _expire(keeper, dry_run=False)
-    stamp.touch()
+    keeper.storage.path(STAMP).touch()
     return result
 
 

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from ..store.cipher import Cipher
 from ..store.records import LandLog, RefineLog, check_format
 from ..store.storage import LocalStorage, scratch_folder
 from . import history
+from .accept import require
 from .alone import alone as _alone
 from .breaker import CircuitBreaker
 from .golden import build_gold
@@ -32,6 +34,7 @@ from .land import land
 from .parts import part, refinery
 from .refine import refine
 from .report import Event, GoldReport, Listener, RunReport, SourceReport, Status, TableReport, silent
+from .retention import Keeper, due, tend
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,12 @@ def run(
     select: Sequence[str] = (),
     listener: Listener | None = None,
     rebuild: Sequence[str] = (),
+    accept_changes: bool = False,
 ) -> RunReport:
     """Runs the pipeline once. Data errors are in the report; only configuration errors and `Busy` are raised.
 
     `select` takes part of the graph (`sales+`, `+gold`); `rebuild` names tables to compute anew from bronze.
+    A breaking change of a table that nobody has accepted is refused, unless `accept_changes` accepts it now.
     """
     started = time.monotonic()
     redact.register(project.secrets)
@@ -87,6 +92,8 @@ def run(
         with scratch_folder(project.lake / ".scratch") as scratch:
             plant = Plant(project, storage, catalog, scratch, listener or silent, rebuild)
             tasks = _tasks(plant, select)
+            refined = [task.name.partition(":")[2] for task in tasks if task.name.startswith("refine:")]
+            require(project, storage, refined, accepting=accept_changes)
             record = history.begin(catalog, project)
             try:
                 results = execute(tasks, project.config.parallel, plant.listener)
@@ -98,6 +105,8 @@ def run(
                 history.end(catalog, record, report, results)
             except HeadraceError as error:
                 plant.listener(Event("run", "note", message=f"not in the history: {error}"))
+            if report.status != "failed":
+                _tend(plant)
     return report
 
 
@@ -184,6 +193,21 @@ def _interrupt(plant: Plant, name: str) -> None:
 
 def _gold(plant: Plant) -> GoldReport:
     return build_gold(plant.project, plant.storage)
+
+
+def _tend(plant: Plant) -> None:
+    """Lets old bronze expire; what goes wrong here is told, and changes nothing of what the run has done."""
+    now = datetime.now(UTC)
+    if not due(plant.storage, now):
+        return
+    try:
+        lands = {source: plant.land_log(source) for source in plant.project.config.sources}
+        found = tend(Keeper(plant.project, plant.storage, lands, plant.scratch, plant.listener, now))
+        message = str(found) if found.objects else ""
+    except Exception as error:
+        message = f"nothing expired: {error}"
+    if message:
+        plant.listener(Event("retention", "note", message=message))
 
 
 def _report(project: Project, run_id: str, results: Mapping[str, TaskResult], seconds: float) -> RunReport:
