@@ -40,9 +40,12 @@ contract:
 HEAD = "id,name,price,at"
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[DuckEngine]:
+@pytest.fixture(params=["in memory", "on disk"])
+def engine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DuckEngine]:
+    """An engine that keeps typed rows in memory, and one that keeps them as Parquet."""
     with DuckEngine(tmp_path / "scratch", "500MB", 2, pii_key=b"secret", project=tmp_path) as made:
+        if request.param == "on disk":
+            made.large = 0
         yield made
 
 
@@ -308,7 +311,7 @@ def test_evolved_columns_are_texts(engine: DuckEngine, tmp_path: Path) -> None:
 
 def test_now_is_the_plans(engine: DuckEngine, tmp_path: Path) -> None:
     text = ORDERS.replace('not_free: {check: "price <> 0"', 'past: {check: "at < now()"')
-    path = write(tmp_path / "a.csv", HEAD, "1,a,1,2026-01-02 03:04:04", "2,a,1,2026-01-02 03:04:06")
+    path = write(tmp_path / "a.csv", HEAD, "1,a,1,2026-06-15 11:59:59", "2,a,1,2026-06-15 12:00:01")
     assert run(engine, step_of(text), [raw_input("o", path)]).warned == {"past": 1}
 
 
