@@ -90,7 +90,7 @@ def test_a_changed_contract_computes_the_table_anew(tmp_path: Path) -> None:
         "known_customer: {check: \"customer <> 'nobody'\"}", "small: {check: amount < 20}"
     )
     (tmp_path / "pipeline.yml").write_text(changed)
-    report = go(tmp_path)
+    report = go(tmp_path, accept_changes=True)
     assert report.tables[0].rebuilt == "the contract or table settings changed"
     make(tmp_path / "clean", {"a.csv": day(1)}, changed)
     go(tmp_path / "clean")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.spec.change import Change, changes, renamed
+from headrace.spec.change import Change, changes, essence, renamed
 from headrace.spec.change_column import widens
 from headrace.spec.pipeline import TableSpec
 
@@ -42,13 +42,22 @@ def table(
     )
 
 
+def ruled(severity: str = "quarantine", **checks: str) -> TableSpec:
+    rules = {name: {"check": check, "severity": severity} for name, check in checks.items()}
+    return table(contract={"rules": rules})
+
+
 def found(new: TableSpec, old: TableSpec | None = None, evolved: list[str] | None = None) -> list[Change]:
     return changes(old or table(), new, evolved or [])
 
 
 def test_equal_definitions_do_not_differ() -> None:
     assert found(table()) == []
-    assert found(table({"amount": {"description": "net"}}, {"owner": "me"})) == []
+    told = table({"amount": {"description": "net", "example": 3}}, {"owner": "me", "description": "sales"})
+    assert found(told) == []
+    assert essence(told) == essence(table())
+    assert essence(table({"amount": {"required": False, "clean": []}})) == essence(table())
+    assert essence(table({"amount": {"required": True}})) != essence(table())
 
 
 BREAKING: list[tuple[str, TableSpec]] = [
@@ -67,9 +76,9 @@ BREAKING: list[tuple[str, TableSpec]] = [
     ("derive `amount * 2` → `amount * 3`", table({"double_amount": {"derive": "amount * 3"}})),
     ("from [state] → [status]", table({"state": {"from": "status"}})),
     ("added, text", table({"more": {"required": True}})),
-    ("rule `other`: added", table(contract={"rules": {"good": {"check": "amount > 1"}, "other": {"check": "true"}}})),
-    ("rule `good`: `amount > 1` → `amount > 2`", table(contract={"rules": {"good": {"check": "amount > 2"}}})),
-    ("severity quarantine → stop", table(contract={"rules": {"good": {"check": "amount > 1", "severity": "stop"}}})),
+    ("rule `other`: added", ruled(good="amount > 1", other="true")),
+    ("rule `good`: `amount > 1` → `amount > 2`", ruled(good="amount > 2")),
+    ("severity quarantine → stop", ruled("stop", good="amount > 1")),
     ("filter: none → `amount > 5`", table(contract={"filter": "amount > 5"})),
     ("nulls", table(contract={"nulls": ["", "NA"]})),
     ("expect: added, unique [order_id]", table(contract={"expect": [{"unique": "order_id"}]})),

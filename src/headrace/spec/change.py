@@ -8,14 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .change_column import column_changes, said, stricter
 from .contract import Column, Contract, Expect
 from .pipeline import TableSpec
 from .words import column_names
 
-WORDS = ("description", "owner", "example")
-"""Settings that are there for people: no value depends on them."""
+_WORDS: dict[str, Any] = {
+    "contract": {
+        "description": True,
+        "owner": True,
+        "columns": {"__all__": {"description", "example"}},
+        "rules": {"__all__": {"description"}},
+    }
+}
+
+
+def essence(spec: TableSpec) -> dict[str, Any]:
+    """The definition without words for people and without defaults: equal ones give equal tables.
+
+    So neither a better description nor a new version of Headrace with more settings computes a table anew.
+    """
+    return spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_WORDS)
 
 
 @dataclass(frozen=True, slots=True)
