@@ -358,7 +358,7 @@ def test_a_changed_contract_is_refused_until_it_is_adopted(tmp_path: Path) -> No
         "known_customer: {check: \"customer <> 'nobody'\"}", "none: {check: customer <> 'c1'}"
     )
     (tmp_path / "pipeline.yml").write_text(changed)
-    report = go(tmp_path)
+    report = go(tmp_path, accept_changes=True)
     assert report.tables[0].error_class == "configuration"
     assert "its settings changed, but bronze" in str(report.tables[0].error)
     assert "adopt(project, 'orders')" in str(report.tables[0].error)
