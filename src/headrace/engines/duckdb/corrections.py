@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...core import RawInput, TableAt
 from ...sql import TableStep
@@ -76,7 +76,7 @@ def lines_sql(given: RawInput) -> str:
         longest = max(int(item.format.get("longest") or 0) for _, item, _ in given.files)
         source = (
             f"SELECT j.* EXCLUDE (filename), f.number::BIGINT AS number FROM read_json([{paths}], "
-            f"columns={{{columns}}}, format='newline_delimited', filename=true, "
+            f"columns={{{columns}}}, format='newline_delimited', filename=true, hive_partitioning=false, "
             f"maximum_object_size={max(OBJECT, 2 * longest)}) j "
             f"JOIN (VALUES {known}) f(path, number) ON j.filename = f.path"
         )
@@ -99,6 +99,29 @@ def strays(session: Session, quarantine: TableAt, given: RawInput) -> int:
         return count(session.con, table)
     there = f"SELECT 1 FROM ({table_sql(quarantine)}) q WHERE {same_origin('q', 'c')}"
     return count(session.con, f"{table} c WHERE NOT EXISTS ({there})")
+
+
+def history(session: Session, given: RawInput, live: Mapping[tuple[str, str], str]) -> list[tuple[Any, ...]]:
+    """Each landed correction: number, when, who, how, why, rows, and those that still apply.
+
+    A row no longer applies once a newer correction of its record, or a newer version of its file (`live`: its
+    arrival by source and name), has landed.
+    """
+    con = session.con
+    lines, known = fresh("lines"), fresh("live")
+    con.execute(f"CREATE TEMP TABLE {lines} AS {lines_sql(given)}")
+    con.execute(
+        f"CREATE TEMP TABLE {known} AS SELECT unnest(?::VARCHAR[]) AS s, unnest(?::VARCHAR[]) AS f, "
+        "unnest(?::VARCHAR[])::TIMESTAMPTZ AS t",
+        [[s for s, _ in live], [f for _, f in live], list(live.values())],
+    )
+    partition = ", ".join(f"c.{name}" for name in ORIGIN)
+    return con.execute(
+        'SELECT number, any_value("at"), any_value("by"), any_value(how), any_value(reason), count(*), '
+        "count(*) FILTER (newest AND t = _ingested_at) FROM (SELECT c.*, k.t, row_number() OVER "
+        f"(PARTITION BY {partition} ORDER BY c.number DESC) = 1 AS newest FROM {lines} c "
+        f"LEFT JOIN {known} k ON k.s = c._source AND k.f = c._file) GROUP BY number ORDER BY number"
+    ).fetchall()
 
 
 def correct(

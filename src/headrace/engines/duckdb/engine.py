@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ...core import DataFile, Frame, Input, Outcome, RawInput, Rewrite, TableAt, Write
-from .corrections import strays
+from .corrections import history, strays
 from .frame import Session
 from .refine import refine
 from .rewrite import kept_rows, rewrite
@@ -18,6 +18,7 @@ from .shape import LARGE
 
 if TYPE_CHECKING:
     from ...sql import TableStep
+    from ...sql.fix import BadRows, Fix, Proposal
     from .views import Schemas
 
 
@@ -115,6 +116,26 @@ class DuckEngine:
     def strays(self, quarantine: TableAt, corrections: RawInput) -> int:
         """How many corrections are of records not in `quarantine`: only a rebuild can apply these."""
         return strays(self.session, quarantine, corrections)
+
+    def propose(
+        self, step: TableStep, bad: BadRows, fix: Fix, out: Path, note: Mapping[str, str], **options: Any
+    ) -> Proposal:
+        """Writes corrections of quarantined rows to `out`; see `propose.propose`."""
+        from .propose import propose
+
+        return propose(self, step, bad, fix, out, note, **options)
+
+    def export(
+        self, step: TableStep, bad: BadRows, rule: str | None, out: Path, hidden: Sequence[str]
+    ) -> int:
+        """Writes quarantined rows to `out` for editing; see `propose.export`."""
+        from .propose import export
+
+        return export(self.session, step, bad, rule, out, hidden)
+
+    def history(self, given: RawInput, live: Mapping[tuple[str, str], str]) -> list[tuple[Any, ...]]:
+        """Each landed correction, and how many of its rows still apply; see `corrections.history`."""
+        return history(self.session, given, live)
 
     @staticmethod
     def publish(database: Path, schemas: Schemas) -> None:
