@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from headrace import failpoints
+from headrace.core import Landed
 from headrace.errors import Busy, ConfigError, Corrupt
 from headrace.run import refine as refining
 from headrace.run.alone import alone
@@ -195,6 +198,34 @@ def test_what_a_quarantined_row_came_from_stays(tmp_path: Path) -> None:
     found = old(tmp_path)
     assert (len(found.objects), found.kept) == (1, {"quarantined": 1})
     assert bronze(tmp_path) == ["bad.csv"]
+    rebuilt(tmp_path)
+    assert content(tmp_path) == before
+
+
+def test_a_corrected_row_stays_corrected_when_its_object_is_gone(tmp_path: Path) -> None:
+    landed(tmp_path, [0])
+    put(tmp_path, "bad.csv", [*lines(1), "x,c1,1.00,2026-01-01T00:00:00"])
+    go(tmp_path)
+    project = load(tmp_path)
+    storage = open_storage(project)
+    bad = LandLog(storage, "orders").newest()["data/bad.csv"]
+    fixed = {"order_id": "77", "customer": "c1", "amount": "1.00", "updated_at": "2026-01-01T00:00:00"}
+    origin = {"_source": "orders", "_file": bad.name, "_line": 14, "_ingested_at": bad.arrived}
+    line = json.dumps({**origin, "fields": fixed, "changed": ["order_id"], "raw": "", "by": "me"}) + "\n"
+    key = "bronze/corrections.orders/1.jsonl"
+    storage.write(key, [line.encode()])
+    storage.sync([key])
+    digest = hashlib.sha256(line.encode()).hexdigest()
+    item = Landed(key, "1.jsonl", len(line), digest, 1, {"type": "jsonl"}, key_id=None)
+    log = LandLog(storage, "corrections.orders")
+    log.append(None, (), "me")
+    log.append({"fix": 1}, [item], "me")
+    assert old(tmp_path).kept == {"corrections of `orders` wait": 2}
+    assert go(tmp_path).tables[0].ledger.corrected == 1
+    before = content(tmp_path)
+    assert not before["quarantine.orders"]
+    assert sum(77 in row for row in before["silver.orders"]) == 1
+    assert len(old(tmp_path).objects) == 2
     rebuilt(tmp_path)
     assert content(tmp_path) == before
 

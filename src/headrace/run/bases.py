@@ -32,7 +32,8 @@ def grown(
     }
 
     def run(some: Objects) -> Outcome:
-        return work.engine.run(step, inputs_of(work, some, references), epoch=last.epoch, now=utc())
+        inputs = inputs_of(work, some, references, (-1, last.corrections))
+        return work.engine.run(step, inputs, epoch=last.epoch, now=utc())
 
     outcome = run(objects)
     if outcome.quarantined:
