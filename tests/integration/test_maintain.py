@@ -116,7 +116,10 @@ def test_vacuum_keeps_young_and_needed_files_and_takes_old_ones(grown: Path, tmp
     steps = tend(root, LATER)
     assert "vacuum silver.orders" in steps
     assert "vacuum quarantine.orders" not in steps, "the last done epoch names the files before compaction"
-    assert all(Path(path).exists() for path in DeltaTable(str(root / "lake/quarantine/orders"), version=done).file_uris())
+    assert all(
+        Path(path).exists()
+        for path in DeltaTable(str(root / "lake/quarantine/orders"), version=done).file_uris()
+    )
     assert content(root) == before
     put(root, "10.csv", day(10))
     assert go(root).status == "success"
@@ -133,7 +136,10 @@ def test_orphans_go_and_young_ones_stay(grown: Path, tmp_path: Path) -> None:
         orphan(root, "bronze/orders/year=2026/month=01/day=01", "abc-x.csv"),
         orphan(root, "_headrace/refine/orders", ".abc.tmp"),
     ]
-    young = [orphan(root, "silver/orders", "part-z.parquet", 0.1), orphan(root, "bronze/orders/year=2026", "y.csv", 0.1)]
+    young = [
+        orphan(root, "silver/orders", "part-z.parquet", 0.1),
+        orphan(root, "bronze/orders/year=2026", "y.csv", 0.1),
+    ]
     tend(root)
     assert [path for path in old if path.exists()] == []
     assert [path for path in young if not path.exists()] == []
@@ -237,7 +243,9 @@ def _wait_until_paused(run: subprocess.Popen[str]) -> None:
     pytest.fail("the run never reached its pause")
 
 
-def test_the_slower_compaction_is_done_again(grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slower_compaction_is_done_again(
+    grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = copy_of(grown, tmp_path / "p")
     before = content(root)
     commit, calls = Table.commit, []

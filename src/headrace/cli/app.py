@@ -12,6 +12,7 @@ import typer
 
 from ..errors import HeadraceError
 from . import FAILED, INCOMPLETE, OK, STOPPED, UNBALANCED, USAGE, exit_code
+from .maintain import maintain, restore
 from .prove import prove
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ quarantine = typer.Typer(
 )
 app.add_typer(quarantine, name="quarantine")
 app.command()(prove)
+app.command()(maintain)
+app.command()(restore)
 
 
 class Format(StrEnum):

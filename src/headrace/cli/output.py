@@ -68,10 +68,13 @@ def _table_lines(tables: Sequence[TableReport]) -> list[str]:
     width = max(map(len, told.values()), default=0)
     lines = []
     for item in tables:
-        if item.noop:
+        if item.held:
+            lines.append(f"{item.name:<{name}}  {item.held} (`headrace restore {item.name} --release`)")
+        elif item.noop:
             lines.append(f"{item.name:<{name}}  0 new files")
         else:
-            counts = f"read {item.ledger.read:>{digits},} = {told[item.name]:<{width}}"
+            fixed = f" + corrected {item.ledger.corrected:,}" if item.ledger.corrected else ""
+            counts = f"read {item.ledger.read:>{digits},}{fixed} = {told[item.name]:<{width}}"
             lines.append(f"{item.name:<{name}}  {counts}   {item.seconds:.1f} s")
     return lines
 
@@ -80,7 +83,7 @@ def _terms(item: TableReport) -> str:
     ledger = item.ledger
     detail = f" ({ledger.inserted:,} new, {ledger.updated:,} updated)" if ledger.updated else ""
     terms = [f"loaded {ledger.loaded:,}{detail}"] if ledger.loaded else []
-    for word in ("unchanged", "deleted", "deduplicated", "quarantined", "filtered", "late"):
+    for word in ("unchanged", "deleted", "deduplicated", "quarantined", "filtered", "late", "superseded"):
         count = getattr(ledger, word)
         terms += [f"{word} {count:,}"] if count else []
     dropped = f"; in place of {ledger.removed:,} old rows" if ledger.removed else ""

@@ -23,13 +23,17 @@ def silver_tables(project: Project, storage: Storage) -> dict[str, tuple[TableAt
     """Every silver table (and history) at the version of its last done epoch, with what pins it."""
     found = {}
     for name in project.config.tables:
-        last = RefineLog(storage, name).last
+        log = RefineLog(storage, name)
+        last = log.last
+        restores = [done.epoch for done in log.done if done.mode == "restore"][-1:]
         for output, identity in (last.outputs if last else {}).items():
             schema, _, table = output.partition(".")
             if last is None or schema != "silver":
                 continue
             at = Table(project.lake / schema / table, output).at(identity["version"])
-            found[table] = (at, {"version": at.version, "epoch": last.epoch, "id": identity["id"]})
+            # rows of a restored table have old epochs: increments that look for new ones would miss them
+            origin = "".join(f"@{epoch}" for epoch in restores)
+            found[table] = (at, {"version": at.version, "epoch": last.epoch, "id": identity["id"] + origin})
     return found
 
 

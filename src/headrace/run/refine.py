@@ -23,12 +23,14 @@ from ..spec.pipeline import TableSpec
 from ..sql import TableStep, compile_table
 from ..store.base import newest
 from ..store.delta import Snapshot, Table
+from ..store.hold import held
 from ..store.records import Done, LandLog, Plan, RefineLog, utc
 from ..store.storage import Storage
 from .corrected import corrections_of, pending, whole_table
 from .evolve import unknown_headers
 from .origin import Objects, Origin, chosen, origin
 from .report import Event, Ledger, Listener, TableReport
+from .restored import resume
 
 Mode = Literal["increment", "rebuild", "onto base"]
 AGAIN = 3
@@ -75,6 +77,7 @@ class Refinery:
     versions: Mapping[str, str] = field(default_factory=dict)
     corrections: LandLog | None = None
     """The land stream of corrections of this table's bad rows."""
+    run_id: str = ""
 
     @property
     def stream(self) -> str:
@@ -107,14 +110,24 @@ def refine(work: Refinery, *, rebuild: str | None = None) -> TableReport:
     writer = work.sink.open(work.outputs(work.spec), work.stream)
     _verify(work, log, writer)
     doubt = next((plan for plan in log.open_plans() if plan.next == writer.epoch), None)
-    plan = doubt or next_plan(work, log, rebuild)
+    if doubt and doubt.mode == "restore":
+        resume(work.storage, doubt, log)
+        return refine(work, rebuild=rebuild)
+    hold = None if doubt else held(work.storage, work.name)
+    plan = None if hold else doubt or next_plan(work, log, rebuild)
     if plan is None:
         last = log.last
         snapshot = writer.snapshots[f"silver.{work.name}"]
         epoch = last.epoch if last else 0
         seconds = time.monotonic() - started
         return TableReport(
-            work.name, epoch, snapshot.at.version, seconds=seconds, path=str(snapshot.path), noop=True
+            work.name,
+            epoch,
+            snapshot.at.version,
+            seconds=seconds,
+            path=str(snapshot.path),
+            noop=True,
+            held=f"held since {hold['time'][:19]}Z: {hold['reason']}" if hold else "",
         )
     start = origin(work, plan)
     if doubt is None:
@@ -306,6 +319,7 @@ def _execute(
         mode=plan.mode,
         files=dict(outcome.files),
         corrections=plan.corrections[1],
+        run_id=work.run_id,
     )
     log.finish(done)
     reach("refine.done")

@@ -106,6 +106,8 @@ class TableReport:
     """Why the table was computed anew from bronze; None for an increment."""
     error_type: str | None = None
     """Name of the error, such as `Unbalanced`."""
+    held: str = ""
+    """Since when and why the table is left as it is, whatever has landed."""
 
     def then(self, later: TableReport) -> TableReport:
         """Both epochs as one: what was counted is added up, all else is as the later one left it."""

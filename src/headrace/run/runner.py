@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,8 @@ class Plant:
     listener: Listener
     rebuild: Sequence[str] = ()
     lands: dict[str, LandLog] = field(default_factory=dict)
+    run_ids: list[str] = field(default_factory=list)
+    """The id of this run, once it has begun."""
     engines: dict[str, Engine] = field(default_factory=dict)
     """Of the tables that are being refined now."""
 
@@ -95,6 +97,7 @@ def run(
             refined = [task.name.partition(":")[2] for task in tasks if task.name.startswith("refine:")]
             require(project, storage, refined, accepting=accept_changes)
             record = history.begin(catalog, project)
+            plant.run_ids.append(record.run_id)
             try:
                 results = execute(tasks, project.config.parallel, plant.listener)
             except BaseException as error:
@@ -180,6 +183,7 @@ def _refine(plant: Plant, name: str) -> TableReport:
     with refinery(plant.project, name, plant.storage, lands, plant.scratch / name, plant.listener) as work:
         plant.engines[name] = work.engine
         try:
+            work = replace(work, run_id=plant.run_ids[0])
             return refine(work, rebuild="asked for" if name in plant.rebuild else None)
         finally:
             del plant.engines[name]
@@ -253,9 +257,9 @@ def _why(result: TaskResult) -> str:
 def _status(
     sources: Sequence[SourceReport], tables: Sequence[TableReport], gold: GoldReport | None
 ) -> Status:
-    """Failed if a table or gold failed; incomplete if a source failed or a file was refused."""
+    """Failed if a table or gold failed; incomplete if a source failed, files were refused, a table is held."""
     if any(table.error for table in tables) or (gold and (gold.error or not gold.passed)):
         return "failed"
-    if any(source.error or source.refused for source in sources):
+    if any(source.error or source.refused for source in sources) or any(table.held for table in tables):
         return "incomplete"
     return "success"

@@ -219,7 +219,7 @@ class Plan:
     table: str
     prev: int
     next: int
-    mode: Literal["increment", "rebuild"]
+    mode: Literal["increment", "rebuild", "restore"]
     inputs: Mapping[str, tuple[int, int]]
     """Land stream → (from, to]."""
     references: Mapping[str, int]
@@ -237,6 +237,10 @@ class Plan:
     """Of the table's land stream of corrections: (from, to]."""
     base: int = 0
     """The newest expiry when this was planned: a rebuild starts from the bases of that one."""
+    restores: int = 0
+    """Of a restore: the epoch that is to come back."""
+    versions: Mapping[str, int] = field(default_factory=dict)
+    """Of a restore: output table → its version in that epoch; -1 makes it empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +267,8 @@ class Done:
     """Bronze key → records read from it."""
     corrections: int = -1
     """Epoch of the table's corrections, refined up to and including."""
+    run_id: str = ""
+    """The run that did it, by which a lost catalog is filled again."""
 
 
 class RefineLog:
