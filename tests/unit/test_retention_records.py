@@ -77,11 +77,8 @@ def test_a_record_gives_back_what_was_put_in(tmp_path: Path) -> None:
     )
     at = TableAt("silver.orders", 7, (file,), {"z": "bigint", "a": "text", "city": "text"}, ("city",))
     base = Base("f", ["s"], ["z"], ["city"], {"silver.orders": at}, {"s": 4})
-    made = commit(
-        storage,
-        Expired(),
-        Expired(0, "t", {"s": Gone(3, ["bronze/s/1"])}, {"orders": base}, {"k": "base"}, "me"),
-    )
+    gone = {"s": Gone(3, ["bronze/s/1"])}
+    made = commit(storage, Expired(), Expired(0, "t", gone, {"orders": base}, {"k": "base"}, "me"))
     assert made == expired(storage) == expired(storage, 1)
     assert (made.number, made.bases["orders"], made.gone) == (1, base, gone)
     assert list(made.bases["orders"].at("silver.orders").columns) == ["z", "a", "city"], "in their order"
