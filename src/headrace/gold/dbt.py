@@ -18,6 +18,7 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -139,6 +140,56 @@ def docs(project: Path, database: Path, publish: Publish, into: Path) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class Compiled:
+    """A model's full query, as dbt renders it; names of relations are `database.schema.name`."""
+
+    name: str
+    relation: str
+    sql: str
+    """Empty where it is no SQL."""
+    needs: Sequence[str] = ()
+    """Relations of other models that it names."""
+    silver: Sequence[str] = ()
+    """Silver tables that it names."""
+
+
+def compiled(project: Path, name: str, publish: Publish) -> list[Compiled]:
+    """The models with all macros applied, each after those that it needs; incremental ones as built anew.
+
+    Works in a scratch folder, and runs no model; `name` is the gold database's. Raises as `build` does.
+    """
+    variables = json.dumps({"silver_database": SILVER})
+    with (
+        tempfile.TemporaryDirectory(prefix="headrace-dbt-") as scratch,
+        _workshop(_checked(project), Path(scratch) / f"{name}.duckdb", publish) as shop,
+    ):
+        results = _answers(shop, "compile", ["--full-refresh", "--vars", variables])
+    kinds = ("model", "snapshot")
+    built = [result.node for result in results if str(result.node.resource_type) in kinds]
+    nodes = {str(node.unique_id): node for node in built}
+    found = [_compiled(node, nodes) for node in built]
+    done: set[str] = set()
+    ordered: list[Compiled] = []
+    while len(ordered) < len(found):
+        ready = [item for item in found if item.relation not in done and done.issuperset(item.needs)]
+        ordered += ready
+        done.update(item.relation for item in ready)
+    return ordered
+
+
+def _compiled(node: Any, nodes: Mapping[str, Any]) -> Compiled:
+    parts = [str(item).split(".") for item in node.depends_on.nodes]
+    needs = [_relation(nodes[str(item)]) for item in node.depends_on.nodes if str(item) in nodes]
+    silver = [part[-1] for part in parts if part[0] == "source" and part[-2] == "silver"]
+    sql = str(node.compiled_code or "") if str(node.language) == "sql" else ""
+    return Compiled(str(node.name), _relation(node), sql, needs, silver)
+
+
+def _relation(node: Any) -> str:
+    return ".".join(str(part) for part in (node.database, node.schema, node.alias)).lower()
+
+
+@dataclass(frozen=True, slots=True)
 class _Limits:
     memory: str = "1GB"
     threads: int = 2
@@ -220,7 +271,11 @@ def _output(shop: _Shop, limits: _Limits) -> dict[str, Any]:
 
 
 def _invoke(shop: _Shop, command: str, arguments: Sequence[str]) -> list[NodeResult]:
-    """Runs one dbt command in this process, silently and without telemetry."""
+    return [_node(result) for result in _answers(shop, command, arguments)]
+
+
+def _answers(shop: _Shop, command: str, arguments: Sequence[str]) -> list[Any]:
+    """dbt's own results of one command, run in this process, silently and without telemetry."""
     try:
         from dbt.adapters.duckdb.connections import DuckDBConnectionManager
         from dbt.cli.main import dbtRunner
@@ -249,7 +304,7 @@ def _invoke(shop: _Shop, command: str, arguments: Sequence[str]) -> list[NodeRes
             where=str(shop.project),
             hint="correct the dbt project; `dbt parse` in it shows the same",
         )
-    return [_node(result) for result in results if str(result.node.resource_type) != "exposure"]
+    return [result for result in results if str(result.node.resource_type) != "exposure"]
 
 
 def _node(result: Any) -> NodeResult:

@@ -77,6 +77,8 @@ def _schema(tables: Mapping[str, Sequence[str]]) -> dict[str, object]:
     found: dict[str, Any] = {}
     for name, columns in tables.items():
         database, schema, table = name.split(".")
+        if not columns:  # not known: then nothing is taken for granted
+            continue
         found.setdefault(database, {}).setdefault(schema, {})[table] = dict.fromkeys(columns, "unknown")
     return found
 
@@ -146,13 +148,14 @@ class _Tracer:
 
 
 def _owner(column: exp.Column, scope: Scope) -> Scope | None:
-    """The scope in which the column's table has its meaning: this one, or a subquery's in the expression."""
+    """Where the column's table has its meaning: in a subquery of the expression, here, or further out."""
     for inner in scope.subquery_scopes:
-        if any(column is own for own in inner.columns) and column.table in inner.sources:
-            return inner
-        if found := _owner(column, inner):
-            return found
-    return scope if column.table in scope.sources else None
+        if any(column is own for own in inner.columns):
+            return _owner(column, inner)
+    around: Scope | None = scope
+    while around is not None and column.table not in around.sources:
+        around = around.parent
+    return around
 
 
 def _told(lost: Sequence[str]) -> str:
