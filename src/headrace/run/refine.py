@@ -108,7 +108,7 @@ def refine(work: Refinery, *, rebuild: str | None = None) -> TableReport:
     started = time.monotonic()
     log = RefineLog(work.storage, work.name)
     writer = work.sink.open(work.outputs(work.spec), work.stream)
-    _verify(work, log, writer)
+    verify(work, log, writer)
     doubt = next((plan for plan in log.open_plans() if plan.next == writer.epoch), None)
     if doubt and doubt.mode == "restore":
         resume(work.storage, doubt, log)
@@ -168,7 +168,7 @@ def _finished(
             moved = work.sink.open(work.outputs(work.spec), work.stream)
             if ahead or not left or not _maintained(writer, moved):
                 raise
-            _verify(work, log, moved)
+            verify(work, log, moved)
             writer, finishing = moved, moved.epoch == plan.next
     raise AssertionError("the last round returns or raises")
 
@@ -182,7 +182,7 @@ def _maintained(before: TableWriter, now: TableWriter) -> bool:
     return False
 
 
-def _verify(work: Refinery, log: RefineLog, writer: TableWriter) -> None:
+def verify(work: Refinery, log: RefineLog, writer: TableWriter) -> None:
     """Refuses to go on over a foreign commit, a restored or replaced table, or a lost log entry."""
     epochs = {0 if log.last is None else log.last.epoch, *(plan.next for plan in log.open_plans())}
     for name, snapshot in writer.snapshots.items():

@@ -121,6 +121,11 @@ class Files(BaseModel):
             if not news:
                 yield None
 
+    def listing(self, ctx: Reading) -> list[RawFile]:
+        """What `read` would offer now; of files that are new or may have changed nothing is read or landed."""
+        judge = _Judge(ctx)
+        return [_raw(entry, self._how(), judge) for entry in self._news(ctx)]
+
     def _news(self, ctx: Reading) -> list[Entry]:
         """Listed files that are not known to be unchanged, in their order."""
         found = self._entries(ctx)
