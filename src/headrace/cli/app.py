@@ -12,7 +12,8 @@ import typer
 
 from ..errors import HeadraceError
 from . import FAILED, INCOMPLETE, OK, STOPPED, UNBALANCED, USAGE, exit_code
-from .maintain import maintain, restore
+from .fix import register
+from .maintain import backup, maintain, recover, restore
 from .prove import prove
 
 if TYPE_CHECKING:
@@ -32,9 +33,12 @@ quarantine = typer.Typer(
     help="Rows that broke a rule, with their raw text and reasons.", no_args_is_help=True
 )
 app.add_typer(quarantine, name="quarantine")
+register(app, quarantine)
 app.command()(prove)
 app.command()(maintain)
 app.command()(restore)
+app.command()(backup)
+app.command()(recover)
 
 
 class Format(StrEnum):
@@ -200,12 +204,27 @@ def quarantine_show(
 
 @app.command()
 def doctor(
-    path: Where = HERE, env: Env = None, as_json: Annotated[bool, typer.Option("--json")] = False
+    path: Where = HERE,
+    env: Env = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every hash in the lake.")] = False,
+    drill: Annotated[
+        Path | None, typer.Option("--drill", help="Recover this backup aside, and compare.")
+    ] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Fill a lost catalog from the lake.")] = False,
 ) -> None:
-    """Check the installation and the project here."""
+    """Check the installation and the project here.
+
+    Only --rebuild changes anything, and only in the catalog.
+    """
     from .doctor import examine, report
 
-    findings = examine(path, env)
+    if verify or drill or rebuild:
+        from .maintain import examined
+
+        findings = examined(path, env, drill=drill, rebuild=rebuild, verify=verify)
+    else:
+        findings = examine(path, env)
     typer.echo(report(findings, as_json=as_json))
     raise typer.Exit(FAILED if any(finding.level == "fail" for finding in findings) else OK)
 

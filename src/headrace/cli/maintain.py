@@ -1,4 +1,4 @@
-"""Commands that look after a lake: maintain, restore. They print one line for each thing they did."""
+"""Commands that look after a lake: maintain, restore, backup, recover; one line for each thing done."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from ..run.report import Step
+    from ..run.verify import Verdict
+    from .doctor import Finding
 
 Where = Annotated[Path, typer.Option("--path", "-p", help="Pipeline file, or a folder with pipeline.yml.")]
 Env = Annotated[str | None, typer.Option("--env", "-e", help="Environment overlay; default $HEADRACE_ENV.")]
@@ -67,6 +69,73 @@ def restore(
         return
     point = Point(to_epoch, to_version, to_time)
     _tell([back(project, table, point, hold=hold, reason=reason)], "")
+
+
+def backup(
+    to: Annotated[Path, typer.Argument(help="Where backups are kept; each adds only what is new.")],
+    path: Where = HERE,
+    env: Env = None,
+) -> None:
+    """Copy the lake and its catalog, beside a running pipeline.
+
+    `recover` has any moment since the first backup; gold is built anew.
+    """
+    from ..run.backup import backup as copy
+    from ..spec.load import load
+
+    _tell([copy(load(path, env), to)], "")
+
+
+def recover(
+    folder: Annotated[Path, typer.Argument(help="Where the backups are.")],
+    into: Annotated[Path, typer.Argument(help="The new lake; must be empty or not there.")],
+    to_time: Annotated[
+        str | None, typer.Option("--to-time", help="As it was then; default: at the last backup.")
+    ] = None,
+) -> None:
+    """Make a lake from its backups, as it was at any moment since the first.
+
+    Every file is checked against its hash; the lake appears whole or not at all.
+    """
+    from ..run.recover import recover as back
+
+    _tell([back(folder, into, to_time)], "")
+
+
+def examined(
+    path: Path, env: str | None, *, verify: bool, drill: Path | None, rebuild: bool
+) -> list[Finding]:
+    """What the long checks of `doctor` find."""
+    from ..run.recover import drill as rehearse
+    from ..run.remember import remember
+    from ..run.runner import open_catalog, open_storage
+    from ..run.verify import verify as check
+    from ..spec.load import load
+    from .doctor import Finding
+
+    project = load(path, env)
+    storage = open_storage(project)
+    findings = []
+    if rebuild:
+        with open_catalog(project) as catalog:
+            count = remember(project, storage, catalog)
+        findings.append(Finding("catalog", "ok", f"{count} runs filled in from the lake"))
+    if verify:
+        findings += [_finding(item) for item in check(storage)]
+    if drill:
+        findings += [_finding(item) for item in rehearse(project, drill)]
+    return findings
+
+
+def _finding(verdict: Verdict) -> Finding:
+    from .doctor import Finding
+
+    if not verdict.faults:
+        return Finding(verdict.what, "ok", verdict.told)
+    more = f" (and {len(verdict.faults) - 1} more)" if len(verdict.faults) > 1 else ""
+    first, *rest = verdict.faults[0].splitlines()
+    hint = "\n".join(rest).removeprefix("hint: ") or "restore it from a backup: `headrace recover`"
+    return Finding(verdict.what, "fail", first + more, hint)
 
 
 def _tell(steps: Iterable[Step], otherwise: str) -> None:

@@ -156,13 +156,21 @@ class Table:
                 found.append(version)
         return found
 
+    def has(self, version: int) -> bool:
+        """Whether the log has an entry for `version`."""
+        return self._entry_path(version).is_file()
+
+    def file(self, path: str) -> Path:
+        """Where a file lies that the log calls `path`."""
+        return self.path / urllib.parse.unquote(path)
+
     def removed(self, newest: int) -> dict[Path, datetime]:
         """When each file left the table, by the log; files that came back since are among them, too."""
         found: dict[Path, datetime] = {}
         for version in range(newest, -1, -1):
             for action in self.entry(version):
                 if "remove" in action:
-                    path = self.path / urllib.parse.unquote(action["remove"]["path"])
+                    path = self.file(action["remove"]["path"])
                     moment = datetime.fromtimestamp(action["remove"]["deletionTimestamp"] / 1000, UTC)
                     found.setdefault(path, moment)
         return found
