@@ -9,6 +9,7 @@ from typing import Any
 from ..core import TableAt
 from ..spec.project import Project
 from ..store.delta import Table
+from ..store.intact import check_sizes
 from ..store.records import RefineLog
 from ..store.storage import Storage
 from .parts import part
@@ -33,6 +34,7 @@ def silver_tables(project: Project, storage: Storage) -> dict[str, tuple[TableAt
             at = Table(project.lake / schema / table, output).at(identity["version"])
             # rows of a restored table have old epochs: increments that look for new ones would miss them
             origin = "".join(f"@{epoch}" for epoch in restores)
+            check_sizes(output, at.files)
             found[table] = (at, {"version": at.version, "epoch": last.epoch, "id": identity["id"] + origin})
     return found
 

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..spec.problem import suggest
 from ..spec.project import Project
 from ..store.delta import Table
+from ..store.intact import check_sizes
 from ..store.records import LandLog, RefineLog
 from ..store.storage import LocalStorage
 from .golden import gold_file
@@ -36,6 +37,7 @@ def query(project: Project, sql: str) -> tuple[list[str], Iterator[tuple[Any, ..
     storage = _lake(project)
     schemas: dict[str, dict[str, TableAt | str]] = {"silver": {}, "quarantine": {}, "bronze": {}}
     for output, at in _outputs(project):
+        check_sizes(output, at.files)
         schema, _, name = output.partition(".")
         schemas[schema][name] = at
     records = {key: rows for name in project.config.tables for key, rows in _records(storage, name)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from ..core import Commit, DataFile, Engine, Frame, Rewrite, TableAt, Write, Wri
 from ..errors import Corrupt
 from ..failpoints import reach
 from ..store.delta import Change, Snapshot, Table
+from ..store.intact import check_sizes, new_name
 
 Approve = Callable[[Sequence[Written]], None]
 
@@ -80,6 +80,8 @@ class DeltaWriter:
 
     def _rewrite(self, write: Write, frame: Frame, snapshot: Snapshot, base: TableAt | None) -> Rewrite:
         snapshot.path.mkdir(parents=True, exist_ok=True)
+        if write.mode != "replace":
+            check_sizes(write.table, snapshot.at.files)
         if base is None:
             return self.sink.engine.rewrite(snapshot.at, write, frame, snapshot.path)
         change = self.sink.engine.rewrite(base, write, frame, snapshot.path)
@@ -120,7 +122,7 @@ class DeltaWriter:
 
 def linked(file: DataFile, root: Path, depth: int) -> DataFile:
     """The file under a new name below `root`, in the same `depth` partition folders; bytes are shared."""
-    path = root.joinpath(*file.path.parts[-1 - depth : -1], f"part-{uuid.uuid4()}.snappy.parquet")
+    path = root.joinpath(*file.path.parts[-1 - depth : -1], new_name(file.path))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(file.path, path)

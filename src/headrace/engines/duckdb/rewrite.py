@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core import DataFile, Frame, Rewrite, TableAt, Write, Written
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError, Corrupt, DataError
+from ...store.intact import check_bytes, sealed
 from .frame import AUDIT, DuckFrame, Session, casts, fresh, ident, one, relation_of, table_sql, text, wider
 from .stats import data_file, overlaps
 
@@ -42,6 +43,7 @@ def kept_rows(
 
     Types, partitions and values stay as they are; the files themselves are left alone.
     """
+    check_bytes(target.table, files)
     paths = [str(file.path) for file in files]
     write = Write(target.table, "append", partition_by=target.partition_by)
     session.con.execute("SET preserve_insertion_order = false")
@@ -118,11 +120,20 @@ class _Change:
         had = sum(file.rows for file in self.target.files)
         added = self._copy(f"SELECT {casts(self.columns, self.frame.columns)} FROM ({self.frame.sql})")
         rows = sum(file.rows for file in added)
-        if had == rows and self.columns == dict(self.target.columns) and self._same_content(added):
+        same = had == rows and self.columns == dict(self.target.columns)
+        if same and self._intact() and self._same_content(added):
             for file in added:
                 file.path.unlink()
             return self._result((), (), {"unchanged": rows})
         return self._result(added, self.target.files, {"inserted": rows, "removed": had})
+
+    def _intact(self) -> bool:
+        """A damaged table is replaced, not compared."""
+        try:
+            check_bytes(self.target.table, self.target.files)
+        except Corrupt:
+            return False
+        return True
 
     def _same_content(self, added: Sequence[DataFile]) -> bool:
         after = TableAt(self.target.table, 0, added, self.columns, self.write.partition_by)
@@ -187,6 +198,7 @@ class _Change:
             if verdict is not None:
                 touched.add(index)
         going = list(self.target.files) if retyped else [near[index] for index in sorted(touched)]
+        check_bytes(self.write.table, going)  # else damage would be written anew, as good as any other row
         if not going and not (counts["inserted"] + counts["deleted"]):
             return self._result((), (), counts)
         added = self._copy(self._survivors(new, near, going))
@@ -299,7 +311,7 @@ class _Change:
         for file in files:
             if not file.rows:
                 file.path.unlink()
-        return [file for file in files if file.rows]
+        return [sealed(file) for file in files if file.rows]
 
     def _result(
         self, add: Sequence[DataFile], remove: Sequence[DataFile], counts: Mapping[str, int]
