@@ -14,6 +14,7 @@ import time
 import urllib.parse
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -198,10 +199,22 @@ class Table:
                 hint="nothing of this write is visible; run again",
             )
         if version and version % CHECKPOINT_EVERY == 0:
+            self._checkpoint(version)
+        return version
+
+    def _checkpoint(self, version: int) -> None:
+        """Makes a shortcut for readers; the log says the same without it, so a failure is none of the commit.
+
+        It is synced: of a checkpoint whose name survives a power cut, the bytes must, too.
+        """
+        from deltalake.exceptions import DeltaError
+
+        with suppress(Corrupt, DeltaError, OSError, ValueError):
             handle = self._load()
             if handle is not None:
                 handle.create_checkpoint()
-        return version
+            log = self.path / "_delta_log"
+            sync_files([log / f"{version:020}.checkpoint.parquet", log / "_last_checkpoint"], self.path)
 
     def _is_ours(self, version: int, data: bytes) -> bool:
         """An exclusive creation whose answer was lost: the entry holds our own random transaction id."""
