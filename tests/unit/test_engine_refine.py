@@ -403,3 +403,23 @@ print(len(rows), outcome.quarantined, one.written.inserted, two.written.unchange
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["1", "1", "1", "1"], done.stderr
+
+
+def test_ties_are_ended_by_content_and_copies_by_place(engine: DuckEngine, tmp_path: Path) -> None:
+    stamp = "2020-01-01 00:00:00"
+    lines = [
+        f"1,a,1,{stamp}",
+        f"1,b,1,{stamp}",  # the same sequence, greater content
+        f"1,a,9,{stamp}",
+        f"2,x,1,{stamp}",
+        f"2,x,1.00,{stamp}",  # a copy
+        f"3,old,1,{stamp}",
+        "3,new,1,2020-01-02 00:00:00",
+        f"4,only,1,{stamp}",
+    ]
+    expected = [(1, "b", 3), (2, "x", 6), (3, "new", 8), (4, "only", 9)]
+    outcome = run(engine, step_of(ORDERS), [raw_input("o", write(tmp_path / "a.csv", HEAD, *lines))])
+    assert good(outcome, "id", "name", "_line") == expected
+    assert outcome.deduplicated == 4
+    backwards = run(engine, step_of(ORDERS), [raw_input("o", write(tmp_path / "b.csv", HEAD, *lines[::-1]))])
+    assert [row[:2] for row in good(backwards, "id", "name")] == [row[:2] for row in expected]

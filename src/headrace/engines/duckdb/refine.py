@@ -25,6 +25,8 @@ from .stage import Staged, stage
 if TYPE_CHECKING:
     from .engine import DuckEngine
 
+LANDED = ("_ingested_at", "_source", "_file", "_line")
+"""The order in which rows landed; it is total."""
 Inputs = Mapping[str, Input | Sequence[RawInput] | None]
 
 
@@ -117,15 +119,13 @@ class _Refinement:
     base: str = ""
     """Where rows are read from: the staged ones, or what the Python steps made of them."""
     stepped: bool = False
-    order: str = ""
-    """Who wins: the greatest by these terms."""
     corrected: Corrected | None = None
     verdicts: Mapping[str, int] = field(default_factory=dict)
     """How many staged rows are good, filtered, warned of, and break a `stop` rule."""
 
     def outcome(self, engine: DuckEngine, raw: Sequence[RawInput]) -> Outcome:
         con = self.session.con
-        self.base, self.order = self.staged.relation, order_by(self.step)
+        self.base = self.staged.relation
         self._sort_out()
         dropped = self._python_steps(engine) if self.step.spec.steps else 0
         fixed = self.corrected
@@ -223,34 +223,51 @@ class _Refinement:
         con.execute(
             f"CREATE TEMP VIEW rival AS SELECT * FROM good WHERE hash({keys}) IN (SELECT h FROM twice)"
         )
-        if not self._contest_of_sequences():
-            con.execute(f"CREATE OR REPLACE TEMP TABLE contest AS {self._final('rival')}")
-        con.execute(f"CREATE TEMP TABLE losers AS {self._losers(self.step.keys, self.order)}")
+        lost = self._contest_of_places() or self._contest_of_content("rival")
+        con.execute(f"CREATE TEMP TABLE losers AS {lost}")
         self._view("kept", "losers")
         if self.step.history:
-            copies = self._losers(list(self.step.columns), self.order)
+            copies = self._losers("content", list(self.step.columns), order_by(self.step))
             con.execute(f"CREATE TEMP TABLE copies AS {copies}")
             self._view("versions", "copies")
         return count(con, "losers")
 
-    def _contest_of_sequences(self) -> bool:
-        """Whether sequences alone name the winners; then table `contest` has no more than these columns.
+    def _contest_of_content(self, rivals: str) -> str:
+        """Losers among `rivals`, compared in everything that they say."""
+        self.session.con.execute(f"CREATE TEMP TABLE content AS {self._final(rivals)}")
+        return self._losers("content", self.step.keys, order_by(self.step))
 
-        Content is compared only to end ties, and reading it is what a contest costs.
+    def _contest_of_places(self) -> str | None:
+        """Losers, where order and places name the winners; content is read only to end ties that matter.
+
+        Versions of one sequence that hash alike are taken to be alike: the last of them stays, as of any.
         """
-        if self.step.history or not self.step.sequence:
-            return False
-        gone = ["_deleted"] if self.step.deletes else []
-        order = [f"{ident(name)} DESC NULLS LAST" for name in (*self.step.sequence, *gone)]
+        if self.step.history:
+            return None
+        con = self.session.con
+        gone = ["_deleted"] if self.step.deletes and self.step.sequence else []
+        order = [f"{ident(name)} DESC NULLS LAST" for name in (*self.step.sequence, *gone, *LANDED)]
         names = dict.fromkeys([*self.step.keys, *self.step.sequence, *gone])
         listed = ", ".join(ident(name) for name in names)
-        con = self.session.con
-        con.execute(f"CREATE TEMP TABLE contest AS SELECT {listed}, {', '.join(IDENTITY)} FROM rival")
+        rows = f"SELECT {listed}, {', '.join(IDENTITY)} FROM rival"
+        con.execute(f"CREATE TEMP TABLE contest AS {rows}")
+        lost = self._losers("contest", self.step.keys, ", ".join(order))
         ties = f"SELECT 1 FROM contest GROUP BY {listed} HAVING count(*) > 1 LIMIT 1"
-        if count(con, f"({ties})"):
-            return False
-        self.order = ", ".join(order)
-        return True
+        if not self.step.sequence or not count(con, f"({ties})"):
+            return lost
+        keys = ", ".join(ident(key) for key in self.step.keys)
+        content = ", ".join(ident(name) for name in self.step.columns)
+        con.execute(
+            f"CREATE TEMP TABLE disputed AS SELECT DISTINCT hash({keys}) AS h FROM "
+            f"(SELECT {listed}, hash({content}) AS _said FROM rival) GROUP BY {listed} "
+            "HAVING min(_said) <> max(_said)"
+        )
+        if not count(con, "disputed"):
+            return lost
+        disputed = f"hash({keys}) IN (SELECT h FROM disputed)"
+        con.execute(f"CREATE TEMP VIEW disputing AS SELECT * FROM rival WHERE {disputed}")
+        con.execute(f"DELETE FROM contest WHERE {disputed}")
+        return f"{lost} UNION ALL {self._contest_of_content('disputing')}"
 
     def _view(self, name: str, without: str) -> None:
         """A view of the good rows without the places listed in `without`."""
@@ -263,12 +280,12 @@ class _Refinement:
         copies = count(self.session.con, "copies") if deduplicated else 0
         return self._frame(view, self._good() - copies)
 
-    def _losers(self, keys: Sequence[str], order: str) -> str:
+    def _losers(self, contest: str, keys: Sequence[str], order: str) -> str:
         listed = ", ".join(ident(key) for key in keys)
         return (
             f"SELECT l, f FROM (SELECT _line AS l, {self.place} AS f, "
             f"row_number() OVER (PARTITION BY {listed} ORDER BY {order}) AS nth "
-            "FROM contest) WHERE nth > 1"
+            f"FROM {contest}) WHERE nth > 1"
         )
 
     def _final(self, relation: str) -> str:
