@@ -474,15 +474,22 @@ def test_a_new_table_says_where_bronze_begins(tmp_path: Path) -> None:
     assert go(tmp_path).status == "success"
 
 
-def test_a_table_that_was_away_while_bronze_expired_is_not_rebuilt_from_half(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_table_that_was_away_while_bronze_expired_is_not_rebuilt_from_half(
+    tmp_path: Path, before: int
+) -> None:
     both = PIPELINE + "\n  second: {from: orders, contract: {columns: {customer: {}}}}\n"
     landed(tmp_path, range(2), both)
+    if before:
+        assert len(old(tmp_path, clock(tmp_path, epoch=1)).objects) == 1
+        assert set(expired(open_storage(load(tmp_path))).bases) == {"orders", "second"}
     (tmp_path / "pipeline.yml").write_text(PIPELINE)
-    assert len(old(tmp_path).objects) == 2
+    assert len(old(tmp_path).objects) == 2 - before
     (tmp_path / "pipeline.yml").write_text(both)
     assert go(tmp_path).status == "success", "nothing is new"
     table = {item.name: item for item in go(tmp_path, rebuild=["second"]).tables}["second"]
     assert "`second` has no base that stands for them: 2 objects of `orders` are gone" in str(table.error)
+    assert len(rows(tmp_path, "silver.second")) == 24
     put(tmp_path, "2.csv", lines(2))
     assert go(tmp_path).status == "success"
     assert len(rows(tmp_path, "silver.second")) == 36

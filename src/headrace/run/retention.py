@@ -2,7 +2,7 @@
 
 An object goes only if every table that reads its source has refined it, no row in quarantine points to it,
 and either a refined newer version has replaced it or each of those tables has a base that holds its rows.
-One exclusively created record is the commit; what it lists is deleted only then (see docs/decisions/0005).
+One exclusively created record is the commit; what it lists is deleted only then (see docs/decisions/0006).
 """
 
 from __future__ import annotations
