@@ -55,7 +55,7 @@ def proposed(name: str, folder: Path, source: Path) -> tuple[dict[str, str], lis
     from ..spec.scaffold import project_files, project_name
 
     table = project_name(source.name.split(".")[0])
-    landed = _inspected(table, source)
+    landed = inspected(table, source)
     headers = _headers(landed.format, source)
     with tempfile.TemporaryDirectory(prefix="headrace-") as scratch, DuckEngine(Path(scratch)) as engine:
         con = engine.session.con
@@ -95,7 +95,7 @@ class _Nothing:
         return []
 
 
-def _inspected(table: str, source: Path) -> Landed:
+def inspected(table: str, source: Path) -> Landed:
     """`source` as it would land: the files connector finds its format, or refuses it."""
     from ..core import Landed
     from ..spec.registry import connector

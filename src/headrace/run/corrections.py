@@ -124,7 +124,7 @@ def fix_from(
 def export(project: Project, table: str, out: Path, *, rule: str | None = None, reveal: bool = False) -> int:
     """Writes quarantined rows to `out` for editing, and returns their number.
 
-    Personal data is masked unless `reveal`; a value that still shows the mask when it comes back is left alone.
+    Personal data is masked unless `reveal`; a value that comes back still showing the mask is left alone.
     """
     with _bench(project, table) as bench:
         try:

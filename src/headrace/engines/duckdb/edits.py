@@ -183,14 +183,19 @@ def _reparse(
         into=fresh("reparsed"),
         scratch=engine.scratch,
     )
+
+    def of(at: int) -> int:
+        """The line in the file that landed, for a line of ours."""
+        return starts[max((start for start in starts if start <= at), default=min(starts))][1]
+
     problems = [
-        (starts[line][1] if line in starts else line, f"the new raw text is {rule}")
-        for line, rule in con.execute(f"SELECT _line, _rule FROM {staged.rejects}").fetchall()
+        (of(at), f"the new raw text is {rule}")
+        for at, rule in con.execute(f"SELECT _line, _rule FROM {staged.rejects}").fetchall()
     ]
-    read = {line for (line,) in con.execute(f"SELECT _line FROM {staged.relation}").fetchall()}
+    read = {at for (at,) in con.execute(f"SELECT _line FROM {staged.relation}").fetchall()}
     if not problems:
         odd = read.symmetric_difference(starts)
-        problems = [(starts.get(line, (0, line))[1], "the new raw text is not one record") for line in odd]
+        problems = [(of(at), "the new raw text is not one record") for at in odd]
     if problems:
         raise refused(file, problems)
     con.execute(
