@@ -25,6 +25,9 @@ def prove(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="A kind of trial, such as `kill`; repeatable.")
     ] = None,
+    first: Annotated[
+        bool, typer.Option("--first", help="Stop at the first trial that does not hold.")
+    ] = False,
     scratch: Annotated[
         Path | None, typer.Option("--scratch", help="Where copies are made; default: a temporary folder.")
     ] = None,
@@ -43,7 +46,7 @@ def prove(
 
     mutants = [name for name in os.environ.get(VARIABLE, "").split(",") if name]
     number = random.SystemRandom().randrange(1 << 30) if seed is None else seed
-    wish = Wish(number, kills, quick, tuple(only or ()), mutants)
+    wish = Wish(number, kills, quick, tuple(only or ()), mutants, first)
     project = load(path, env)
     folder = Path(tempfile.mkdtemp(prefix="headrace-prove-", dir=scratch))
     try:

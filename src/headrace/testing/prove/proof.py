@@ -32,6 +32,8 @@ class Wish:
     quick: bool = False
     only: Sequence[str] = ()
     mutants: Sequence[str] = ()
+    first: bool = False
+    """Stop at the first trial that does not hold."""
 
     def kinds(self) -> list[Kind]:
         known = {kind.name: kind for kind in KINDS}
@@ -98,6 +100,8 @@ def prove(project: Project, scratch: Path, wish: Wish, tell: Tell, command: str)
         trials: list[Trial] = []
         for kind in kinds:
             trials += _tried(lab, kind, wish, tell)
+            if wish.first and any(trial.problems for trial in trials):
+                break
         return Proof(
             project.config.name,
             project.fingerprint,
@@ -126,6 +130,8 @@ def _tried(lab: Lab, kind: Kind, wish: Wish, tell: Tell) -> list[Trial]:
         clock = now
         for problem in problems:
             tell(f"{kind.name}: {what}: {problem}")
+        if problems and wish.first:
+            break
     held = sum(not trial.problems for trial in trials)
     seconds = sum(trial.seconds for trial in trials)
     tell(f"{kind.name}: {held} of {len(trials)} held   {seconds:.1f} s")
@@ -231,6 +237,7 @@ def command_of(path: Path, wish: Wish) -> str:
     words = ["headrace", "prove", str(path), "--seed", str(wish.seed)]
     words += ["--kills", str(wish.kills)] if wish.kills is not None else []
     words += ["--quick"] if wish.quick else []
+    words += ["--first"] if wish.first else []
     words += [word for name in wish.only for word in ("--only", name)]
     head = f"HEADRACE_MUTANT={','.join(wish.mutants)} " if wish.mutants else ""
     return head + shlex.join(words)

@@ -43,7 +43,7 @@ def _steps(lab: Lab, most: int) -> list[tuple[str, int]]:
         (place, nth)
         for place in failpoints.PLACES
         for nth in sorted({1, 2, lab.places[place]})
-        if nth <= lab.places[place]
+        if 0 < nth <= lab.places[place]
     ]
     if most and len(steps) > most:
         steps = sorted(steps, key=lambda step: step[1])[: max(most, len(lab.places))]
