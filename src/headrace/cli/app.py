@@ -14,6 +14,7 @@ from ..errors import HeadraceError
 from . import FAILED, INCOMPLETE, OK, STOPPED, UNBALANCED, USAGE, exit_code
 from .fix import register
 from .maintain import backup, maintain, recover, restore
+from .plan import plan
 from .prove import prove
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ quarantine = typer.Typer(
 )
 app.add_typer(quarantine, name="quarantine")
 register(app, quarantine)
+app.command()(plan)
 app.command()(prove)
 app.command()(maintain)
 app.command()(restore)
@@ -85,6 +87,9 @@ def run(
     rebuild: Annotated[
         list[str] | None, typer.Option("--rebuild", help="Compute this table anew from bronze; repeatable.")
     ] = None,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Make breaking changes of tables; see `headrace plan`.")
+    ] = False,
     env: Env = None,
     as_json: Annotated[bool, typer.Option("--json", help="One machine-readable document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what went wrong.")] = False,
@@ -106,7 +111,11 @@ def run(
         logs.configure(level=os.environ.get("HEADRACE_LOG_LEVEL", "WARNING"), secrets=project.secrets)
         with progress(quiet=quiet or as_json) as listener:
             report = run_pipeline(
-                project, select=tuple(select or ()), rebuild=tuple(rebuild or ()), listener=listener
+                project,
+                select=tuple(select or ()),
+                listener=listener,
+                rebuild=tuple(rebuild or ()),
+                accept_changes=accept_changes,
             )
     except HeadraceError as error:
         if as_json:

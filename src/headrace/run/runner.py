@@ -87,7 +87,7 @@ def run(
     """
     started = time.monotonic()
     redact.register(project.secrets)
-    _check(project, rebuild)
+    check(project, rebuild)
     storage = open_storage(project)
     with _alone(project.lake), open_catalog(project) as catalog:
         shutil.rmtree(project.lake / ".scratch", ignore_errors=True)
@@ -113,7 +113,7 @@ def run(
     return report
 
 
-def _check(project: Project, rebuild: Sequence[str]) -> None:
+def check(project: Project, rebuild: Sequence[str] = ()) -> None:
     """Compiles every contract and binds those that have not run yet: no mistake waits for the data."""
     for name in rebuild:
         if name not in project.config.tables:
@@ -257,7 +257,7 @@ def _why(result: TaskResult) -> str:
 def _status(
     sources: Sequence[SourceReport], tables: Sequence[TableReport], gold: GoldReport | None
 ) -> Status:
-    """Failed if a table or gold failed; incomplete if a source failed, files were refused, a table is held."""
+    """Failed if a table or gold did; incomplete if a source failed or refused a file, or a table is held."""
     if any(table.error for table in tables) or (gold and (gold.error or not gold.passed)):
         return "failed"
     if any(source.error or source.refused for source in sources) or any(table.held for table in tables):
