@@ -73,6 +73,8 @@ class Landed:
     """UTC, ISO 8601."""
     key_id: str | None = None
     """The encryption key of its envelope, if it has one."""
+    was: Sequence[str] = ()
+    """Keys under which it lay before records were erased from it."""
 
 
 class Reading(Protocol):

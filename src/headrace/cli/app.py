@@ -13,7 +13,7 @@ import typer
 from ..errors import HeadraceError
 from . import FAILED, INCOMPLETE, OK, STOPPED, UNBALANCED, USAGE, exit_code
 from .fix import register
-from .maintain import backup, maintain, recover, restore
+from .maintain import backup, forget, maintain, recover, restore
 from .plan import plan
 from .prove import prove
 
@@ -41,6 +41,7 @@ app.command()(maintain)
 app.command()(restore)
 app.command()(backup)
 app.command()(recover)
+app.command()(forget)
 
 
 class Format(StrEnum):

@@ -102,6 +102,27 @@ def recover(
     _tell([back(folder, into, to_time)], "")
 
 
+def forget(
+    subject: Annotated[str, typer.Argument(help="COLUMN=VALUE, such as customer_email=ann@example.org.")],
+    table: Annotated[str | None, typer.Option("--table", help="Only through this table's column.")] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Kept in the lake's records.")] = "",
+    path: Where = HERE,
+    env: Env = None,
+    dry_run: Dry = False,
+) -> None:
+    """Erase one subject from bronze, tables, their old versions and gold.
+
+    Tables are computed anew. The next backup erases from the backups in its folder, too.
+    """
+    from ..run.forget import forget as erase
+    from ..spec.load import load
+
+    column, equals, value = subject.partition("=")
+    if not equals:
+        raise ConfigError(f"`{subject}` is not COLUMN=VALUE", hint="such as customer_email=ann@example.org")
+    _tell(erase(load(path, env), column.strip(), value, table=table, reason=reason, dry_run=dry_run), "")
+
+
 def examined(
     path: Path, env: str | None, *, verify: bool, drill: Path | None, rebuild: bool
 ) -> list[Finding]:

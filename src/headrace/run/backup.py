@@ -22,7 +22,7 @@ from ..failpoints import reach
 from ..spec.project import Project
 from ..store.base import expired, newest
 from ..store.delta import Table
-from ..store.records import Done, LandLog, RefineLog, utc
+from ..store.records import ERASED, Done, LandLog, RefineLog, utc
 from ..store.storage import LocalStorage, create_exclusive, sync_files
 from .alone import alone
 from .report import Step
@@ -74,10 +74,12 @@ def backup(project: Project, to: Path) -> Step:
 
 def _copied(project: Project, storage: LocalStorage, to: Path) -> tuple[Manifest, int, int]:
     known = {key: item for old in manifests(to) for key, item in old.files.items()}
+    if set(storage.list(ERASED)) - set(known):
+        known = _forget(storage, to, known)
     time = utc()
     ends = {name: done for name in refined(storage) if (done := RefineLog(storage, name).last)}
     records = [key for name, done in ends.items() for key in epochs(storage, name, done)]
-    for folder in ("hold", "accept", "expired", "land"):
+    for folder in ("hold", "accept", "forget", "expired", "land"):
         records += storage.list(f"_headrace/{folder}")
     found: dict[str, tuple[int, str]] = {}
     new, size = [], 0
@@ -103,6 +105,18 @@ def _copied(project: Project, storage: LocalStorage, to: Path) -> tuple[Manifest
     path = to / MANIFESTS / f"{_name(time)}.json"
     create_exclusive(path, hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
     return manifest, len(new), size
+
+
+def _forget(storage: LocalStorage, to: Path, known: dict[str, tuple[int, str]]) -> dict[str, tuple[int, str]]:
+    """What was erased from the lake goes from its backups, too: files that it has no more, or has changed."""
+    kept = {}
+    for key, item in known.items():
+        path = storage.path(key)
+        if key.startswith("_headrace/") or (path.is_file() and hash_of(path) == item[1]):
+            kept[key] = item
+        else:
+            (to / FILES / key).unlink(missing_ok=True)
+    return kept
 
 
 def _name(time: str) -> str:

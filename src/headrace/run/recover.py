@@ -122,7 +122,7 @@ def _records(old: LocalStorage, manifest: Manifest, until: str | None) -> Iterat
             body, _, _ = unseal(old.read(key), key)
             if until is None or body["time"] <= until:
                 yield key
-        elif key.startswith(("_headrace/accept/", "_headrace/format")):
+        elif key.startswith(("_headrace/accept/", "_headrace/forget/", "_headrace/format")):
             yield key
 
 
@@ -137,13 +137,11 @@ def _named(old: LocalStorage, manifest: Manifest, until: str | None) -> Iterator
         for at in base.outputs.values():
             yield from (file.path.relative_to(old.root).as_posix() for file in at.files)
     for stream in streams(old):
-        for record in LandLog(old, stream).records:
-            if f"_headrace/land/{stream}/{record.epoch:012d}.json" in kept:
-                yield from (
-                    item.key
-                    for item in record.objects
-                    if not (state and state.lacks(stream, record.epoch, item))
-                )
+        log = LandLog(old, stream)
+        for epoch, item in log.objects(-1, log.epoch):
+            here = f"_headrace/land/{stream}/{epoch:012d}.json" in kept
+            if here and not (state and state.lacks(stream, epoch, item)):
+                yield item.key
 
 
 def drill(project: Project, folder: Path, scratch: Path | None = None) -> Iterator[Verdict]:

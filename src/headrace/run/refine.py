@@ -23,12 +23,14 @@ from ..spec.pipeline import TableSpec
 from ..sql import TableStep, compile_table
 from ..store.base import newest
 from ..store.delta import Snapshot, Table
+from ..store.forgotten import newest as erased
 from ..store.hold import held
 from ..store.records import Done, LandLog, Plan, RefineLog, utc
 from ..store.storage import Storage
 from .corrected import corrections_of, pending, whole_table
 from .evolve import unknown_headers
 from .origin import Objects, Origin, chosen, origin
+from .portions import portion
 from .report import Event, Ledger, Listener, TableReport
 from .restored import resume
 
@@ -99,10 +101,11 @@ def fingerprint_of(spec: TableSpec, code: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def refine(work: Refinery, *, rebuild: str | None = None) -> TableReport:
+def refine(work: Refinery, *, rebuild: str | None = None, only: Sequence[str] = ()) -> TableReport:
     """Refines what has landed since the last done epoch, exactly once; nothing new is a visible no-op.
 
-    `rebuild`, a reason, computes the table anew from all of bronze. Raises `Fenced` if another run is ahead,
+    `rebuild`, a reason, computes the table anew from all of bronze; `only`, keys of older objects that it has
+    passed over, takes these instead of new ones. Raises `Fenced` if another run is ahead,
     `Stopped` if a stop rule broke and `Unbalanced` if a row is unaccounted for; nothing is visible then.
     """
     started = time.monotonic()
@@ -112,9 +115,10 @@ def refine(work: Refinery, *, rebuild: str | None = None) -> TableReport:
     doubt = next((plan for plan in log.open_plans() if plan.next == writer.epoch), None)
     if doubt and doubt.mode == "restore":
         resume(work.storage, doubt, log)
-        return refine(work, rebuild=rebuild)
+        return refine(work, rebuild=rebuild, only=only)
     hold = None if doubt else held(work.storage, work.name)
-    plan = None if hold else doubt or next_plan(work, log, rebuild)
+    planned = portion(work, log, only, next_plan) if only and not (doubt or hold) else None
+    plan = None if hold else doubt or (planned if only else next_plan(work, log, rebuild))
     if plan is None:
         last = log.last
         snapshot = writer.snapshots[f"silver.{work.name}"]
@@ -137,6 +141,10 @@ def refine(work: Refinery, *, rebuild: str | None = None) -> TableReport:
         # an expiry that comes now sees the plan and deletes nothing that it needs; this one did not
         raise Fenced(
             f"table `{work.name}`: bronze expired while epoch {plan.next} was planned", hint="run again"
+        )
+    if doubt is None and erased(work.storage) != plan.forgotten:
+        raise Fenced(
+            f"table `{work.name}`: a subject was erased while epoch {plan.next} was planned", hint="run again"
         )
     done, writer = _finished(work, plan, start, log, writer, finishing=doubt is not None)
     report = TableReport(
@@ -222,6 +230,8 @@ def next_plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | Non
     if last and not reason and (names := _replaced(work, done)):
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         reason = f"a new version of {names[0]}{more}"
+    if last and last.forgotten < _forgotten(work):
+        reason = reason or "a subject was erased from bronze"
     since, fixed = pending(work, last)
     reason = reason or whole_table(work, last)
     fresh = any(work.lands[source].objects(done.get(source, -1), head) for source, head in heads.items())
@@ -255,7 +265,13 @@ def next_plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | Non
         writer=uuid.uuid4().hex,
         corrections=(-1 if reason else since, fixed),
         base=newest(work.storage),
+        forgotten=_forgotten(work),
     )
+
+
+def _forgotten(work: Refinery) -> int:
+    """The newest erasure that all logs of this table know of."""
+    return min(land.forgotten for land in [*work.lands.values(), *filter(None, [work.corrections])])
 
 
 def _replaced(work: Refinery, done: Mapping[str, int]) -> list[str]:
@@ -319,6 +335,7 @@ def _execute(
         mode=plan.mode,
         files=dict(outcome.files),
         corrections=plan.corrections[1],
+        forgotten=plan.forgotten,
         run_id=work.run_id,
     )
     log.finish(done)

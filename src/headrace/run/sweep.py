@@ -37,7 +37,7 @@ def vacuum(table: Table, needed: set[Path], now: datetime, *, dry_run: bool) -> 
     removed = table.removed(snapshot.at.version)
     before = now - _keep(snapshot.configuration)
     gone: list[tuple[Path, int]] = []
-    for path, stat in _data_files(table.path):
+    for path, stat in data_files(table.path):
         written = datetime.fromtimestamp(stat.st_mtime, UTC)
         if path not in kept and (removed[path] < before if path in removed else written < now - SAFE):
             gone.append((path, stat.st_size))
@@ -61,7 +61,7 @@ def _keep(configuration: Mapping[str, str]) -> timedelta:
     return timedelta(**{match[2] + "s": int(match[1])}) if match else KEEP
 
 
-def _data_files(root: Path) -> Iterable[tuple[Path, os.stat_result]]:
+def data_files(root: Path) -> Iterable[tuple[Path, os.stat_result]]:
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name != "_delta_log"]
         for name in names:
@@ -103,8 +103,8 @@ def orphans(log: LandLog, storage: LocalStorage, now: datetime, *, dry_run: bool
 
 
 def named(log: LandLog) -> set[str]:
-    """Keys of all objects that the records of a stream name."""
-    return {item.key for record in log.records for item in record.objects}
+    """Keys of all objects that the records of a stream stand for."""
+    return {item.key for _, item in log.objects(-1, log.epoch)}
 
 
 def leftovers(storage: LocalStorage, now: datetime, *, dry_run: bool) -> Step | None:

@@ -112,7 +112,10 @@ def _table(storage: LocalStorage, table: Table, name: str) -> Verdict:
     snapshot = table.snapshot(f"headrace:{name}")
     faults = []
     done = [item for item in RefineLog(storage, name).done if table.name in item.outputs]
+    since = max((item.forgotten for item in done), default=0)
     for item in done:
+        if item.forgotten < since:
+            continue  # an erasure has rewritten what it had
         known = item.outputs[table.name]
         if known["version"] <= snapshot.at.version and known["id"] == snapshot.table_id:
             if table.digest(known["version"]) != known["log"]:

@@ -64,7 +64,7 @@ class Expired:
     def lacks(self, stream: str, epoch: int, item: Landed) -> bool:
         """True if the object is gone, or will be as soon as it is deleted."""
         gone = self.gone.get(stream)
-        return gone is not None and epoch <= gone.upto and item.key not in gone.kept
+        return gone is not None and epoch <= gone.upto and not {item.key, *item.was} & set(gone.kept)
 
     def after(self, lands: Iterable[LandLog], going: Mapping[str, How]) -> dict[str, Gone]:
         """What is gone once the objects of `going` are, too."""

@@ -165,6 +165,32 @@ class Table:
         """Where a file lies that the log calls `path`."""
         return self.path / urllib.parse.unquote(path)
 
+    def forget_bounds(self, upto: int, value: str) -> int:
+        """Takes statistics out of log entries before `upto` that name `value`; how many. Checkpoints go."""
+        wanted = value.casefold()
+        changed = 0
+        for version in range(upto):
+            path = self._entry_path(version)
+            actions = self.entry(version)
+            if not any(wanted in str(a["add"].get("stats", "")).casefold() for a in actions if "add" in a):
+                continue
+            for action in actions:
+                if "add" in action and "stats" in action["add"]:
+                    rows = json.loads(action["add"]["stats"]).get("numRecords")
+                    action["add"]["stats"] = json.dumps({"numRecords": rows})
+            temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+            temporary.write_text(
+                "".join(json.dumps(action, separators=(",", ":")) + "\n" for action in actions)
+            )
+            sync_files([temporary], self.path)
+            temporary.replace(path)
+            changed += 1
+        if changed:
+            for path in (self.path / "_delta_log").glob("*checkpoint*"):
+                path.unlink()
+            self._handle = None
+        return changed
+
     def removed(self, newest: int) -> dict[Path, datetime]:
         """When each file left the table, by the log; files that came back since are among them, too."""
         found: dict[Path, datetime] = {}

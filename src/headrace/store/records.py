@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from ..core import Landed, Position
 from ..errors import ConfigError, Corrupt, Fenced
 from .storage import Storage
 
+ERASED = "_headrace/forget"
 FORMAT = 1
 """The lake's format; newer ones are refused."""
 
@@ -95,7 +96,10 @@ class LandLog:
         return f"{self._folder}/{epoch:012d}.json"
 
     def refresh(self) -> None:
-        """Reads what was committed since; raises `Corrupt` where a record is missing, changed or cut."""
+        """Reads what was committed or erased since; raises `Corrupt` if a record is missing, changed or cut."""
+        found = erasures(self.storage)
+        self.forgotten = len(found)
+        self._replaced = {key: new for _, body in found for key, new in body["replaced"].items()}
         keys = self.storage.list(self._folder)
         if not self.records:
             self._recall(keys)
@@ -197,10 +201,21 @@ class LandLog:
     def objects(self, after: int, upto: int) -> list[tuple[int, Landed]]:
         """(epoch, object) of the commits in (after, upto], in bronze order."""
         return [
-            (record.epoch, item)
+            (record.epoch, self._now(item))
             for record in self.records[max(after + 1, 0) : upto + 1]
             for item in record.objects
         ]
+
+    def _now(self, item: Landed) -> Landed:
+        """The object that stands for the one of the record: records may have been erased from it."""
+        while new := self._replaced.get(item.key):
+            item = replace(item, **new, was=(*item.was, item.key))
+        return item
+
+
+def erasures(storage: Storage) -> list[tuple[str, dict[str, Any]]]:
+    """(key, body) of every erasure, oldest first; see store/forgotten."""
+    return [(key, unseal(storage.read(key), key)[0]) for key in storage.list(ERASED)]
 
 
 def _land_record(body: dict[str, Any]) -> LandRecord:
@@ -237,6 +252,10 @@ class Plan:
     """Of the table's land stream of corrections: (from, to]."""
     base: int = 0
     """The newest expiry when this was planned: a rebuild starts from the bases of that one."""
+    forgotten: int = 0
+    """The newest erasure when its objects were chosen."""
+    only: Sequence[str] = ()
+    """Of a backfill: keys of the objects to refine, which are below `inputs`."""
     restores: int = 0
     """Of a restore: the epoch that is to come back."""
     versions: Mapping[str, int] = field(default_factory=dict)
@@ -267,6 +286,8 @@ class Done:
     """Bronze key → records read from it."""
     corrections: int = -1
     """Epoch of the table's corrections, refined up to and including."""
+    forgotten: int = 0
+    """The newest erasure that it knows of."""
     run_id: str = ""
     """The run that did it, by which a lost catalog is filled again."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core import DataFile, Frame, Input, Outcome, RawInput, Rewrite, TableAt, Write
 from .corrections import history, strays
+from .erase import erase
 from .frame import Session
 from .refine import refine
 from .rewrite import kept_rows, rewrite
@@ -101,6 +102,11 @@ class DuckEngine:
     ) -> list[DataFile]:
         """New files under `into` with the rows of `files` that `where` keeps; see `rewrite.kept_rows`."""
         return kept_rows(self.session, target, files, where, into)
+
+    @staticmethod
+    def erase(path: Path, form: Mapping[str, Any], names: Sequence[str], value: str, to: Path) -> int:
+        """Blanks one subject's records out of a copy of a file; see `erase.erase`."""
+        return erase(path, form, names, value, to)
 
     def interrupt(self) -> None:
         """Ends the running query soon, from another thread."""

@@ -1,0 +1,200 @@
+"""Erasure: one subject is gone from every layer, nobody else is, and no rebuild brings it back."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from headrace import failpoints
+from headrace.errors import ConfigError
+from headrace.run.backup import backup
+from headrace.run.forget import forget
+from headrace.run.maintain import maintain
+from headrace.run.recover import recover
+from headrace.run.report import Step
+from headrace.run.runner import open_storage
+from headrace.run.verify import verify
+from headrace.spec.load import load
+from tests.projects import PIPELINE, content, go, headrace, make, put
+
+PLACES = [place for place in failpoints.PLACES if place.startswith("forget")]
+ANN, BOB = "ann.unique@example.org", "bob@example.org"
+
+
+def lines(number: int) -> list[str]:
+    """Orders of some people; one of them in quotes over two lines, one broken, one twice."""
+    first = number * 10
+    return [
+        f"{first + 1},{ANN},1.00,2026-01-0{number + 1}T00:00:00",
+        f"{first + 2},{BOB},2.00,2026-01-0{number + 1}T00:00:00",
+        f'{first + 3}," {ANN.upper()}\n",3.00,2026-01-0{number + 1}T00:00:00',
+        f"x{number},{ANN},1.00,never",
+        f"{first + 4},{BOB},4.00,2026-01-0{number + 1}T00:00:00,{ANN}",
+        f"{first + 2},{BOB},2.00,2026-01-0{number + 1}T00:00:00",
+        f"{first + 5},not {ANN},5.00,2026-01-0{number + 1}T00:00:00",
+    ]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = make(tmp_path / "p")
+    for n in range(3):
+        put(root, f"{n}.csv", lines(n))
+        assert go(root).status == "success"
+    return root
+
+
+def erase(root: Path, subject: str = ANN, **options: bool) -> dict[str, Step]:
+    return {step.what: step for step in forget(load(root), "customer", subject, **options)}
+
+
+def everywhere(lake: Path, value: str) -> list[str]:
+    """Files of the lake that hold the value in clear text, in any case; Parquet is read."""
+    import duckdb
+
+    found = []
+    for path in sorted(path for path in lake.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        if path.suffix == ".parquet":
+            data = str(
+                duckdb.connect().execute("select * from read_parquet(?)", [str(path)]).fetchall()
+            ).encode()
+        if value.lower().encode() in data.lower():
+            found.append(path.relative_to(lake).as_posix())
+    return found
+
+
+def others(root: Path) -> dict[str, list[tuple[object, ...]]]:
+    """What the tables should be without the subject: rows that do not hold it."""
+    return {
+        name: [row for row in rows if not any(_theirs(str(value)) for value in row)]
+        for name, rows in content(root).items()
+    }
+
+
+def _theirs(text: str) -> bool:
+    return ANN in text.lower() and f"not {ANN}" not in text.lower()
+
+
+def test_the_subject_is_gone_and_everybody_else_is_there(root: Path) -> None:
+    wanted = others(root)
+    assert len(wanted["silver.orders"]) == 6
+    steps = erase(root)
+    assert steps["erase from bronze"].count == 12
+    assert content(root) == wanted, "also the line numbers are as they were"
+    left = everywhere(root / "lake", ANN)
+    assert all("bronze" in path or "silver" in path for path in left)
+    assert all(f"not {ANN}" in text for text in _texts(root / "lake", left)), (
+        "only who merely has a similar name"
+    )
+    assert go(root).tables[0].noop, "files at the source do not land again"
+    assert go(root, rebuild=["orders"]).status == "success"
+    assert content(root) == wanted
+    assert [fault for item in verify(open_storage(load(root))) for fault in item.faults] == []
+
+
+def _texts(lake: Path, paths: list[str]) -> list[str]:
+    kept = [path for path in paths if path.endswith(".csv")]
+    for path in kept:
+        assert (lake / path).read_text().lower().count(ANN) == 1
+    return [(lake / path).read_text() for path in kept]
+
+
+def test_old_versions_objects_and_bounds_are_gone(root: Path) -> None:
+    erase(root, BOB)
+    assert everywhere(root / "lake", BOB) == []
+
+
+def test_the_record_tells_of_it_without_the_subject(root: Path) -> None:
+    list(forget(load(root), "customer", BOB, reason="request 17"))
+    (path,) = (root / "lake/_headrace/forget").iterdir()
+    body = json.loads(path.read_text())["body"]
+    assert (body["reason"], body["columns"], body["tables"], body["records"]) == (
+        "request 17",
+        ["customer"],
+        ["orders"],
+        9,
+    )
+    assert len(body["subject"]) == 64
+    assert BOB not in path.read_text()
+
+
+def test_a_second_time_finds_nothing_and_changes_nothing(root: Path) -> None:
+    erase(root)
+    before = content(root)
+    again = erase(root)
+    assert list(again) == ["erase from bronze"]
+    assert again["erase from bronze"].count == 0
+    assert content(root) == before
+    erase(root, BOB)
+    assert go(root, rebuild=["orders"]).status == "success"
+    assert everywhere(root / "lake", BOB) == []
+
+
+def test_a_dry_run_counts_only(root: Path) -> None:
+    before = content(root)
+    assert erase(root, dry_run=True)["erase from bronze"].count == 12
+    assert content(root) == before
+    assert not (root / "lake/_headrace/forget").exists()
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("between", ["forget", "run"])
+def test_killed_anywhere_the_next_one_does_the_rest(root: Path, place: str, between: str) -> None:
+    wanted = others(root)
+    ended = headrace(root, "forget", f"customer={ANN}", env={"HEADRACE_FAILPOINTS": f"{place}=kill"})
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    if between == "run":
+        assert go(root).status == "success"
+    erase(root)
+    assert content(root) == wanted
+    assert [fault for item in verify(open_storage(load(root))) for fault in item.faults] == []
+    erase(root, f"not {ANN}")
+    list(maintain(load(root)))
+    # objects that a killed erasure wrote are swept once they are a day old
+    known = {path for path in everywhere(root / "lake", ANN) if not path.startswith("bronze/")}
+    assert known == set()
+
+
+def test_backups_forget_too(root: Path, tmp_path: Path) -> None:
+    backup(load(root), tmp_path / "b")
+    erase(root, BOB)
+    backup(load(root), tmp_path / "b")
+    assert everywhere(tmp_path / "b", BOB) == []
+    recover(tmp_path / "b", tmp_path / "home/lake")
+    subprocess.run(
+        ["cp", "-a", str(root / "data"), str(root / "pipeline.yml"), str(tmp_path / "home")], check=True
+    )
+    assert content(tmp_path / "home") == content(root)
+    assert go(tmp_path / "home").tables[0].noop
+
+
+def test_a_hashed_column_and_an_encrypted_lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKE_KEY", "ab" * 32)
+    pipeline = PIPELINE.replace(
+        "{type: text, clean: [trim]}", "{type: text, clean: [trim], pii: email, mask: hash}"
+    )
+    keys = 'pii_key: "${LAKE_KEY}"\nencryption: {key: k1, keys: {k1: "${LAKE_KEY}"}}\n'
+    root = make(tmp_path / "p", {"0.csv": lines(0)}, pipeline + keys)
+    assert go(root).status == "success"
+    silver = len(content(root)["silver.orders"])
+    assert erase(root)["erase from bronze"].count == 4
+    assert len(content(root)["silver.orders"]) == silver - 2
+    assert go(root).tables[0].noop
+
+
+def test_what_cannot_be_taken_apart_is_refused_before_anything_changes(root: Path) -> None:
+    (root / "data/doc.json").write_text(json.dumps([{"order_id": 1, "customer": ANN, "amount": 1}]))
+    text = (root / "pipeline.yml").read_text().replace("data/*.csv", '["data/*.csv", "data/*.json"]')
+    (root / "pipeline.yml").write_text(text.replace('path: ["data', 'path: ["data'))
+    go(root)
+    before = content(root)
+    with pytest.raises(ConfigError, match="single records cannot be taken"):
+        erase(root)
+    assert content(root) == before
+    with pytest.raises(ConfigError, match="no table has a column"):
+        list(forget(load(root), "nobody", "x"))
