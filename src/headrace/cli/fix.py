@@ -11,7 +11,6 @@ import typer
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from ..run.backfill import Window
     from ..run.corrections import Correction
     from ..spec.project import Project
 
@@ -189,16 +188,19 @@ def backfill(
     A run may come between two portions.
     """
     from ..run.backfill import backfill as portions
+    from .output import run_lines
 
-    project = _load(path, env)
-    window: Window | None = None
     for window, report in portions(
-        project, table, files=files, since=since, until=until, portion=portion << 20, dry_run=dry_run
+        _load(path, env),
+        table,
+        files=files,
+        since=since,
+        until=until,
+        portion=portion << 20,
+        dry_run=dry_run,
     ):
-        if report is None:
-            typer.echo(str(window))
-        else:
-            typer.echo(f"{table}  {report}")
+        for line in [str(window)] if report is None else run_lines(report):
+            typer.echo(line)
 
 
 def register(app: typer.Typer, quarantine: typer.Typer) -> None:

@@ -10,6 +10,7 @@ from ..core import Landed, TableAt
 from ..errors import ConfigError, Corrupt
 from ..store.base import Base, Expired, expired, ways
 from ..store.records import LandLog, Plan
+from .portions import picked
 
 if TYPE_CHECKING:
     from .refine import Refinery
@@ -41,7 +42,7 @@ def chosen(lands: Mapping[str, LandLog], inputs: Mapping[str, tuple[int, int]]) 
 
 def origin(work: Refinery, plan: Plan) -> Origin:
     """All that `plan` reads; raises `ConfigError` if what it needs of bronze is gone and no base holds it."""
-    objects = chosen(work.lands, plan.inputs)
+    objects = picked(work.lands, plan.only) if plan.only else chosen(work.lands, plan.inputs)
     if not plan.base:
         return Origin(objects)
     state = expired(work.storage, plan.base)

@@ -47,6 +47,7 @@ class Plant:
     scratch: Path
     listener: Listener
     rebuild: Sequence[str] = ()
+    only: Mapping[str, Sequence[str]] = field(default_factory=dict)
     lands: dict[str, LandLog] = field(default_factory=dict)
     run_ids: list[str] = field(default_factory=list)
     """The id of this run, once it has begun."""
@@ -78,11 +79,13 @@ def run(
     select: Sequence[str] = (),
     listener: Listener | None = None,
     rebuild: Sequence[str] = (),
+    only: Mapping[str, Sequence[str]] | None = None,
     accept_changes: bool = False,
 ) -> RunReport:
     """Runs the pipeline once. Data errors are in the report; only configuration errors and `Busy` are raised.
 
-    `select` takes part of the graph (`sales+`, `+gold`); `rebuild` names tables to compute anew from bronze.
+    `select` takes part of the graph (`sales+`, `+gold`); `rebuild` names tables to compute anew from bronze;
+    `only` names, by table, older objects to refine in place of new ones.
     A breaking change of a table that nobody has accepted is refused, unless `accept_changes` accepts it now.
     """
     started = time.monotonic()
@@ -92,7 +95,7 @@ def run(
     with _alone(project.lake), open_catalog(project) as catalog:
         shutil.rmtree(project.lake / ".scratch", ignore_errors=True)
         with scratch_folder(project.lake / ".scratch") as scratch:
-            plant = Plant(project, storage, catalog, scratch, listener or silent, rebuild)
+            plant = Plant(project, storage, catalog, scratch, listener or silent, rebuild, only or {})
             tasks = _tasks(plant, select)
             refined = [task.name.partition(":")[2] for task in tasks if task.name.startswith("refine:")]
             require(project, storage, refined, accepting=accept_changes)
@@ -184,7 +187,9 @@ def _refine(plant: Plant, name: str) -> TableReport:
         plant.engines[name] = work.engine
         try:
             work = replace(work, run_id=plant.run_ids[0])
-            return refine(work, rebuild="asked for" if name in plant.rebuild else None)
+            return refine(
+                work, rebuild="asked for" if name in plant.rebuild else None, only=plant.only.get(name, ())
+            )
         finally:
             del plant.engines[name]
 
