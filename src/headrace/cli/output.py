@@ -31,6 +31,7 @@ def run_lines(report: RunReport) -> list[str]:
         for name, reason in source.refused:
             lines.append(f"refused  {source.name}: {name}: {reason.removeprefix(f'{name}: ')}")
         lines += [f"vanished  {source.name}: {name}" for name in source.vanished]
+        lines += [f"note  {remark}" for remark in source.remarks]
         lines += [f"failed  source {source.name}: {source.error}"] if source.error else []
     for item in report.tables:
         lines += [f"failed  table {item.name}: {item.error}"] if item.error else []

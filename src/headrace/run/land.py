@@ -113,6 +113,7 @@ def land(source: Source, name: str, log: LandLog, signatures: Signatures, listen
         [(item, message) for kind, item, message in reading.notes if kind in ("refused", "unstable")],
         [item for kind, item, _ in reading.notes if kind == "vanished"],
         time.monotonic() - started,
+        remarks=[message for kind, _, message in reading.notes if kind == "ignored"],
     )
 
 

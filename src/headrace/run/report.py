@@ -86,6 +86,8 @@ class SourceReport:
     seconds: float = 0.0
     error: str | None = None
     error_class: str | None = None
+    remarks: Sequence[str] = ()
+    """What people should know though nothing is wrong, such as a glob that matches no file."""
 
 
 @dataclass(frozen=True, slots=True)

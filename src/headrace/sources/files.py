@@ -170,6 +170,11 @@ class Files(BaseModel):
             )
 
     def _wanted(self, entry: Entry, ctx: Reading) -> bool:
+        if not _is_text(entry.name):
+            shown = entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            hint = "hint: rename the file: records and tables hold text only"
+            _note(ctx, "refused", shown, f"{shown} is no UTF-8 name\n{hint}")
+            return False
         if entry.escapes and not self.follow_links:
             _note(ctx, "refused", entry.name, f"{entry.name} is a link that leads out of its folder")
             return False
@@ -193,7 +198,8 @@ class Files(BaseModel):
                 "hint: deliver it under a new name, or set `changed: version` on this source",
             )
         else:
-            _note(ctx, "ignored", entry.name, f"{entry.name} has landed with other content; it is left alone")
+            message = f"{self.name}: {entry.name} has landed with other content; it is left alone"
+            _note(ctx, "ignored", entry.name, message)
         return False
 
     def _groups(self, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
@@ -251,6 +257,15 @@ def _raw(entry: Entry, how: How, judge: _Judge) -> RawFile:
         inspector=lambda: FileInspector(entry.name, how, past),
         signature=entry.signature,
     )
+
+
+def _is_text(name: str) -> bool:
+    """False for a name whose bytes are no UTF-8: Python carries those as lone surrogates."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _note(ctx: Reading, kind: str, name: str, message: str) -> None:

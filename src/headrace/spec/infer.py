@@ -46,6 +46,8 @@ def propose(
     if nulls:
         texts = ", ".join(json.dumps(word, ensure_ascii=False) for word in ["", *nulls])
         lines += ["", "# Texts that mean missing, in every column.", f"nulls: [{texts}]"]
+    if len({p.name.casefold() for p in profiles}) < len(profiles):
+        lines += ["", "# Some headers differ only in case.", "header_case: exact"]
     lines += _sketch(profiles, names, guesses)
     return Proposal("\n".join(lines) + "\n", keys, versions[:1] if keys != ["*"] else [], notes)
 
