@@ -25,6 +25,10 @@ def prove(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="A kind of trial, such as `kill`; repeatable.")
     ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option("--at", help="Only at this failpoint, such as sink.commit; repeatable."),
+    ] = None,
     first: Annotated[
         bool, typer.Option("--first", help="Stop at the first trial that does not hold.")
     ] = False,
@@ -46,7 +50,7 @@ def prove(
 
     mutants = [name for name in os.environ.get(VARIABLE, "").split(",") if name]
     number = random.SystemRandom().randrange(1 << 30) if seed is None else seed
-    wish = Wish(number, kills, quick, tuple(only or ()), mutants, first)
+    wish = Wish(number, kills, quick, tuple(only or ()), mutants, tuple(at or ()), first)
     project = load(path, env)
     folder = Path(tempfile.mkdtemp(prefix="headrace-prove-", dir=scratch))
     try:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ... import failpoints
 from ...errors import ConfigError, HeadraceError
 from ...gold.pins import pin, pinned
 from ...run.golden import gold_file
@@ -26,6 +27,7 @@ from .content import Content, contents, differences, ledgers, unbalanced
 from .replica import Replica, replicate
 
 OK, INCOMPLETE, STOPPED = 0, 3, 4
+CANNOT = "a table cannot be read"
 GRACE = 60.0
 """Seconds that any run may take, however short the clean one was."""
 
@@ -112,6 +114,8 @@ class Lab:
     """Bytes on disk of the lake before and after a clean run."""
     places: Counter[str] = field(default_factory=Counter)
     """How often a clean run reaches each failpoint."""
+    chosen: tuple[str, ...] = failpoints.PLACES
+    """The failpoints to try."""
     mutants: tuple[str, ...] = ()
     runs: int = 0
     _live: list[Running] = field(default_factory=list)
@@ -182,9 +186,13 @@ class Lab:
         try:
             return differences(contents(self.project, self.ignored), self.wanted)
         except (HeadraceError, OSError) as error:
-            return [f"the lake cannot be read: {str(error).splitlines()[0]}"]
+            return [f"{str(error).splitlines()[0]}: {CANNOT}"]
         except Exception as error:  # DuckDB's own, which the product's packages keep to themselves
-            return [f"a table cannot be read: {type(error).__name__}: {str(error).splitlines()[0]}"]
+            return [f"{type(error).__name__}: {str(error).splitlines()[0]}: {CANNOT}"]
+
+    def readable(self) -> list[str]:
+        """What a reader who comes now cannot read; what he can may be of any moment."""
+        return [problem for problem in self.compare() if problem.endswith(CANNOT)]
 
     def recover(self) -> list[str]:
         """Runs once more, undisturbed: what is wrong then with the exit code, tables, ledgers or scratch."""

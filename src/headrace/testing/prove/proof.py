@@ -32,8 +32,16 @@ class Wish:
     quick: bool = False
     only: Sequence[str] = ()
     mutants: Sequence[str] = ()
+    at: Sequence[str] = ()
+    """Failpoints to try; all of them without it."""
     first: bool = False
     """Stop at the first trial that does not hold."""
+
+    def __post_init__(self) -> None:
+        for place in self.at:
+            if place not in failpoints.PLACES:
+                known = ", ".join(failpoints.PLACES)
+                raise ConfigError(f"no failpoint is called `{place}`", hint=f"failpoints: {known}")
 
     def kinds(self) -> list[Kind]:
         known = {kind.name: kind for kind in KINDS}
@@ -98,6 +106,8 @@ def prove(project: Project, scratch: Path, wish: Wish, tell: Tell, command: str)
         rows = sum(content.rows for content in lab.wanted.values())
         tell(f"clean run: {lab.length:.1f} s, {rows:,} rows in {len(lab.wanted)} tables")
         trials: list[Trial] = []
+        if wish.at:
+            lab.chosen = tuple(wish.at)
         for kind in kinds:
             trials += _tried(lab, kind, wish, tell)
             if wish.first and any(trial.problems for trial in trials):
@@ -239,5 +249,6 @@ def command_of(path: Path, wish: Wish) -> str:
     words += ["--quick"] if wish.quick else []
     words += ["--first"] if wish.first else []
     words += [word for name in wish.only for word in ("--only", name)]
+    words += [word for place in wish.at for word in ("--at", place)]
     head = f"HEADRACE_MUTANT={','.join(wish.mutants)} " if wish.mutants else ""
     return head + shlex.join(words)

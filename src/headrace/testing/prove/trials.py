@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ... import failpoints
 from ..powercut import cut
 from .content import contents, differences
 from .lab import OK, Ended, Lab, Running, power_variables, report_of
@@ -41,7 +40,7 @@ def _steps(lab: Lab, most: int) -> list[tuple[str, int]]:
     """(place, n-th time) for all that a clean run reaches: the first, second and last time of each place."""
     steps = [
         (place, nth)
-        for place in failpoints.PLACES
+        for place in lab.chosen
         for nth in sorted({1, 2, lab.places[place]})
         if 0 < nth <= lab.places[place]
     ]
@@ -54,7 +53,7 @@ def killed(lab: Lab, most: int, _dice: random.Random) -> Iterator[Outcome]:
     for place, nth in _steps(lab, most):
         lab.fresh()
         ended = lab.run(f"{place}=kill@{nth}")
-        yield f"killed at {place}, time {nth}", _reached(ended, nth) + lab.recover()
+        yield f"killed at {place}, time {nth}", _reached(ended, nth) + lab.readable() + lab.recover()
 
 
 def failed(lab: Lab, most: int, _dice: random.Random) -> Iterator[Outcome]:
@@ -150,7 +149,7 @@ def relay(lab: Lab, times: int, _dice: random.Random) -> Iterator[Outcome]:
     """
     late = [name for name in lab.replica.here if name not in lab.replica.first][-1:]
     for place in ("refine.planned", "sink.files")[: times or None]:
-        if not lab.places[place]:
+        if not lab.places[place] or place not in lab.chosen:
             continue
         lab.fresh()
         lab.replica.hold(late)
