@@ -9,9 +9,10 @@ import pytest
 
 from headrace.cli.output import run_lines
 from headrace.cli.start import create
+from headrace.errors import ConfigError
 from headrace.run.inspect import query
 from headrace.spec.load import load
-from tests.projects import day, go, make
+from tests.projects import PIPELINE, day, go, make
 
 
 def test_a_name_that_is_no_text_is_refused_and_the_other_files_land(tmp_path: Path) -> None:
@@ -45,3 +46,18 @@ def test_a_proposal_for_headers_that_differ_only_in_case_loads(
     go(tmp_path / "shop")
     _, found = query(load(tmp_path / "shop"), "select order_id, order_id_2 from silver.a order by 1")
     assert [tuple(row) for row in found] == [(1, 2), (2, 4)]
+
+
+def test_a_glob_over_the_lake_does_not_land_it_again(tmp_path: Path) -> None:
+    make(tmp_path, {"0.csv": day(0)}, PIPELINE.replace("data/*.csv", '"**/*.csv"'))
+    assert go(tmp_path).tables[0].ledger.read == 40
+    again = go(tmp_path)
+    assert (again.tables[0].noop, again.sources[0].new_files) == (True, 0)
+
+
+@pytest.mark.parametrize("keys", ["[customer]", '"*"'])
+def test_a_mask_that_makes_keys_equal_is_refused(tmp_path: Path, keys: str) -> None:
+    text = PIPELINE.replace("clean: [trim]", "pii: name, mask: partial").replace("[order_id]", keys)
+    make(tmp_path, {"0.csv": day(0)}, text)
+    with pytest.raises(ConfigError, match="makes different values of `customer` equal"):
+        go(tmp_path)

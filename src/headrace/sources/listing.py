@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 _MAGIC = re.compile(r"[*?\[]")
+LAKE = "_headrace/format.json"
+"""What makes a folder a lake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ def listed(root: Path, pattern: str, ignore: Sequence[str], *, follow_links: boo
             if true in visited:
                 continue
             visited.add(true)
+        if (where / LAKE).exists():
+            continue  # what has landed is no news, however wide the glob
         with os.scandir(where) as entries:
             for item in entries:
                 relative = f"{folder}/{item.name}" if folder else item.name

@@ -73,6 +73,11 @@ class TableSpec(Model):
                     yield Problem((what, place), message, suggest(name, columns, "columns"))
                 if name in names[:place]:
                     yield Problem((what, place), f"{what}: `{name}` is there twice", "name it once")
+        for name in self.key_columns:
+            if name in columns and columns[name].mask in ("redact", "partial"):
+                message = f"keys: `mask: {columns[name].mask}` makes different values of `{name}` equal"
+                hint = "use `mask: hash` or `mask: encrypt`, which keep keys apart, or other keys"
+                yield Problem(("keys",), message, hint)
         if "*" in self.keys and len(self.keys) > 1:
             hint = '`*` already means all columns: write `keys: "*"` or the columns alone'
             yield Problem(("keys",), "keys: `*` stands alone", hint)
