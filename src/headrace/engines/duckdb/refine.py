@@ -192,14 +192,13 @@ class _Refinement:
         )
         self.stepped = True
         con.execute(f"CREATE OR REPLACE TEMP VIEW good AS SELECT * FROM {self.base}")
-        packed = ", ".join(f"{ident(name)} := t.{ident(name)}" for name in self.step.columns)
         same = " AND ".join(f"f.{name} IS NOT DISTINCT FROM t.{name}" for name in IDENTITY)
         con.execute(
             f"CREATE OR REPLACE TEMP VIEW odd AS SELECT {', '.join(IDENTITY)}, _rules AS rules, "
             f"_fields AS fields FROM {self.staged.relation} WHERE _rules IS NOT NULL UNION ALL "
             f"SELECT {', '.join('t.' + name for name in IDENTITY)}, "
             "string_agg(f.rule || ';', '' ORDER BY f.rule), "
-            f"any_value(to_json(struct_pack({packed}))::VARCHAR) FROM stepping t JOIN flagged f ON {same} "
+            f"any_value(t._fields) FROM {self.staged.relation} t JOIN flagged f ON {same} "
             "WHERE f.severity <> 'warn' GROUP BY ALL"
         )
         return dropped

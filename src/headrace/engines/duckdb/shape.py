@@ -33,7 +33,8 @@ def shape_of(step: TableStep, dialect: str, large: int = LARGE) -> Shape:
             f"{_struct(carried)} AS _file, 0::BIGINT AS _line, NULL::TIMESTAMPTZ AS _ingested_at "
             f"FROM ({query})"
         )
-        broken = "_broken <> '' OR _stopped <> ''"
+        # a validator of the project may still refuse any row
+        broken = "true" if step.spec.steps else "_broken <> '' OR _stopped <> ''"
         shown = [ident(name) for name in step.columns]
         shown += ["nullif(_broken || _stopped, '') AS _rules", "nullif(_stopped, '') AS _stopped"]
         shown += ["nullif(_warned, '') AS _warned", "_filtered"]
