@@ -515,3 +515,55 @@ def test_an_encrypted_lake_seals_corrections_too(tmp_path: Path, monkeypatch: py
     (path,) = (root / "lake/bronze/corrections.orders").rglob("*.jsonl")
     assert b"bobby" not in path.read_bytes()
     assert table(root).ledger.corrected == 1
+
+
+STEPS = """
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def cheap(table: pa.Table) -> pa.Array:
+    return pc.less(table["amount"], 100)
+"""
+
+
+def test_rows_that_a_validator_refused_are_corrected_as_they_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PII", "0123456789abcdef" * 8)
+    pipeline = PIPELINE.replace("clean: [trim]", "clean: [trim], pii: name, mask: hash").replace(
+        "    history: true\n", "    history: true\n    steps: [{validator: steps:cheap}]\n"
+    ) + 'pii_key: "${PII}"\n'  # fmt: skip
+    for name, lines in (("clean", GOOD), ("bad", [GOOD[0], GOOD[1].replace("2.00", "200.00"), *GOOD[2:]])):
+        root = make(tmp_path / name, {"a.csv": lines}, pipeline)
+        (root / "steps.py").write_text(STEPS)
+        assert table(root).ledger.quarantined == (name == "bad")
+    assert fix(root, sets=["amount = '2.00'"]).bad == 0
+    table(root)
+    assert content(root) == content(tmp_path / "clean")
+    table(root, rebuild=["orders"])
+    assert content(root) == content(tmp_path / "clean")
+
+
+def test_records_of_json_lines_are_corrected_by_field_and_by_text(tmp_path: Path) -> None:
+    pipeline = PIPELINE.replace("data/*.csv", "data/*.jsonl").replace(
+        "customer:   {type: text, clean: [trim]}", "customer: {from: buyer.name}"
+    )
+    good = [
+        {"order_id": n, "buyer": {"name": f"c{n}"}, "amount": "1.50", "updated_at": "2026-01-01T00:00:00"}
+        for n in range(4)
+    ]
+    texts = [json.dumps(each) for each in good]
+    bad = [texts[0].replace("1.50", "1,50"), texts[1][:-1], texts[2].replace("c2", "nobody"), texts[3]]
+    for name, lines in (("clean", texts), ("bad", bad)):
+        root = make(tmp_path / name, pipeline=pipeline)
+        (root / "data/a.jsonl").write_text("".join(f"{line}\n" for line in lines))
+        go(root)
+    assert len(rows(root, "quarantine.orders")) == 3
+    fix(root, rule="amount.type", sets=["amount = replace(amount, ',', '.')"])
+    fix(root, rule="known_customer", statement="set customer = 'c2'")
+    assert fix(root, rule="json.malformed", sets=["_raw = _raw || '}'"]).bad == 0
+    table(root)
+    assert content(root) == content(tmp_path / "clean")
+    table(root, rebuild=["orders"])
+    assert content(root) == content(tmp_path / "clean")
