@@ -33,6 +33,7 @@ from .origin import Objects, Origin, chosen, origin
 from .portions import portion
 from .report import Event, Ledger, Listener, TableReport
 from .restored import resume
+from .trail import check_trail
 
 Mode = Literal["increment", "rebuild", "onto base"]
 AGAIN = 3
@@ -215,6 +216,7 @@ def verify(work: Refinery, log: RefineLog, writer: TableWriter) -> None:
             )
         if others := table.foreign(known["version"], snapshot.at.version):
             raise Fenced(f"table `{name}`: version {others[0]} was committed by somebody else", hint=hint)
+    check_trail(log, writer.tables, erased(work.storage))
 
 
 def next_plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | None:

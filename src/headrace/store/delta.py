@@ -161,6 +161,11 @@ class Table:
         """Whether the log has an entry for `version`."""
         return self._entry_path(version).is_file()
 
+    def checkpoint(self) -> int:
+        """The version of the newest checkpoint, from which readers start; -1 for none."""
+        found = (self.path / "_delta_log").glob("*.checkpoint.parquet")
+        return max((int(path.name[:20]) for path in found), default=-1)
+
     def file(self, path: str) -> Path:
         """Where a file lies that the log calls `path`."""
         return self.path / urllib.parse.unquote(path)

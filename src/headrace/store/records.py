@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -341,6 +341,10 @@ class RefineLog:
     def done(self) -> list[Done]:
         """All done records, oldest first."""
         return [self.finished(epoch) for epoch in self._numbers["done"]]
+
+    def back(self) -> Iterator[Done]:
+        """All done records, newest first, each read when it is asked for."""
+        return (self.finished(epoch) for epoch in sorted(self._numbers["done"], reverse=True))
 
     @property
     def last(self) -> Done | None:
