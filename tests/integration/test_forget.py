@@ -12,6 +12,7 @@ import pytest
 from headrace import failpoints
 from headrace.errors import ConfigError
 from headrace.run.backup import backup
+from headrace.run.corrections import fix as correct
 from headrace.run.forget import forget
 from headrace.run.maintain import maintain
 from headrace.run.recover import recover
@@ -198,3 +199,16 @@ def test_what_cannot_be_taken_apart_is_refused_before_anything_changes(root: Pat
     assert content(root) == before
     with pytest.raises(ConfigError, match="no table has a column"):
         list(forget(load(root), "nobody", "x"))
+
+
+def test_corrections_of_the_subjects_rows_go_too(root: Path) -> None:
+    sets = ["order_id = '77'", "updated_at = '2026-01-01T00:00:00'"]
+    correct(load(root), "orders", sets=sets, rule="order_id.type")
+    assert go(root).status == "success"
+    wanted = others(root)
+    assert len([row for row in content(root)["silver.orders"] if "77" in str(row)]) == 1
+    erase(root)
+    assert content(root) == wanted
+    assert go(root, rebuild=["orders"]).status == "success"
+    assert content(root) == wanted
+    assert not [path for path in everywhere(root / "lake", ANN) if "corrections" in path]

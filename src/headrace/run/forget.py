@@ -171,7 +171,7 @@ def _rewritten(work: Request, *, dry_run: bool) -> tuple[dict[str, dict[str, Any
 
 def _stored(storage: LocalStorage, item: Landed, clean: Path, count: int) -> dict[str, Any]:
     folder, _, name = item.key.rpartition("/")
-    key = f"{folder}/{uuid.uuid4().hex}-{name.partition('-')[2]}"
+    key = f"{folder}/{uuid.uuid4().hex}-{name.partition('-')[2] or name}"
     data = clean.read_bytes()
     storage.write(key, [data])
     clean.unlink()

@@ -96,7 +96,7 @@ class LandLog:
         return f"{self._folder}/{epoch:012d}.json"
 
     def refresh(self) -> None:
-        """Reads what was committed or erased since; raises `Corrupt` if a record is missing, changed or cut."""
+        """Reads what was committed or erased since; raises `Corrupt` if a record is missing or changed."""
         found = erasures(self.storage)
         self.forgotten = len(found)
         self._replaced = {key: new for _, body in found for key, new in body["replaced"].items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -35,7 +36,7 @@ def erase(path: Path, form: Mapping[str, Any], names: Sequence[str], value: str,
     kind = form.get("type")
     if kind == "csv" and int(form.get("columns") or 0) > 1:
         found = list(_csv(texts, form, names, wanted))
-    elif kind == "jsonl":
+    elif kind in ("jsonl", "corrections"):
         found = list(_json(texts, names, wanted))
     else:
         raise ConfigError(
@@ -101,15 +102,26 @@ def _json(texts: Sequence[str], names: Sequence[str], wanted: str) -> Iterator[t
         if record is None:
             gone = wanted in text.casefold()
         else:
-            gone = any(str(item).strip().casefold() == wanted for name in names for item in _at(record, name))
+            told = [str(item).strip().casefold() for name in names for item in _at(record, name)]
+            gone = wanted in told or _in_raw(record, wanted)
         if gone:
             yield place, place + 1
+
+
+def _in_raw(record: Any, wanted: str) -> bool:
+    """Whether a correction stands for a record whose raw text has the value as a word: that one goes, too."""
+    if not isinstance(record, dict) or not {"_file", "_line", "raw"} <= set(record):
+        return False
+    word = rf"(?<![\w.@+-]){re.escape(wanted)}(?![\w@+-])"
+    return re.search(word, str(record["raw"]).casefold()) is not None
 
 
 def _at(record: Any, path: str) -> Iterator[Any]:
     """The value at `path`, whole or by its parts, and in the fields of a correction."""
     if isinstance(record, dict):
         fields = record.get("fields")
+        if isinstance(fields, str) and fields.startswith("{"):
+            fields = json.loads(fields)
         if isinstance(fields, dict):
             yield from _at(fields, path)
         if path in record:
