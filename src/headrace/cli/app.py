@@ -12,6 +12,7 @@ import typer
 
 from ..errors import HeadraceError
 from . import FAILED, INCOMPLETE, OK, STOPPED, UNBALANCED, USAGE, exit_code
+from .diff import diff
 from .fix import register
 from .maintain import backup, forget, maintain, recover, restore
 from .plan import plan
@@ -36,6 +37,7 @@ quarantine = typer.Typer(
 app.add_typer(quarantine, name="quarantine")
 register(app, quarantine)
 app.command()(plan)
+app.command()(diff)
 app.command()(prove)
 app.command()(maintain)
 app.command()(restore)
