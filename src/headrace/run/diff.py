@@ -132,7 +132,7 @@ def _at(store: Table, version: int) -> TableAt:
     if gone:
         raise ConfigError(
             f"table `{store.name}`: {len(gone)} files of version {version} are gone (vacuumed)",
-            hint="compare later runs, or keep silver longer: `retention: {silver: 365d}`",
+            hint="compare later runs: files live 30 days after a version that does without them",
         )
     return at
 
