@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from headrace.run.forget import forget
 from headrace.run.maintain import maintain
 from headrace.run.recover import recover
 from headrace.run.report import Step
+from headrace.run.retention import expire
 from headrace.run.runner import open_storage
 from headrace.run.verify import verify
 from headrace.spec.load import load
@@ -212,3 +214,20 @@ def test_corrections_of_the_subjects_rows_go_too(root: Path) -> None:
     assert go(root, rebuild=["orders"]).status == "success"
     assert content(root) == wanted
     assert not [path for path in everywhere(root / "lake", ANN) if "corrections" in path]
+
+
+def test_bases_of_expired_bronze_forget_too(tmp_path: Path) -> None:
+    good = [line for place, line in enumerate(lines(0)) if place not in (3, 4)]
+    root = make(tmp_path / "p", {"0.csv": good, "1.csv": lines(1)})
+    assert go(root).status == "success"
+    later = datetime.now(UTC) + timedelta(days=100)
+    assert len(expire(load(root), open_storage(load(root)), now=later).objects) == 1
+    wanted = others(root)
+    steps = erase(root)
+    assert steps["erase from bases"].count > 0
+    assert content(root) == wanted
+    assert go(root, rebuild=["orders"]).status == "success"
+    assert content(root) == wanted
+    erase(root, f"not {ANN}")
+    left = everywhere(root / "lake", ANN)
+    assert all(path.startswith("_headrace/expired/") for path in left), "bounds of old bases, see operations"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigError
+from . import INCOMPLETE
 
 if TYPE_CHECKING:
     from ..run.report import Step
@@ -120,7 +121,9 @@ def forget(
     column, equals, value = subject.partition("=")
     if not equals:
         raise ConfigError(f"`{subject}` is not COLUMN=VALUE", hint="such as customer_email=ann@example.org")
-    _tell(erase(load(path, env), column.strip(), value, table=table, reason=reason, dry_run=dry_run), "")
+    steps = erase(load(path, env), column.strip(), value, table=table, reason=reason, dry_run=dry_run)
+    if _tell(steps, ""):
+        raise typer.Exit(INCOMPLETE)
 
 
 def examined(
@@ -159,10 +162,13 @@ def _finding(verdict: Verdict) -> Finding:
     return Finding(verdict.what, "fail", first + more, hint)
 
 
-def _tell(steps: Iterable[Step], otherwise: str) -> None:
-    told = False
+def _tell(steps: Iterable[Step], otherwise: str) -> int:
+    """Prints each step as it is done; how many could not be."""
+    told = skipped = 0
     for step in steps:
         typer.echo(str(step))
-        told = True
+        told += 1
+        skipped += step.skipped
     if not told:
         typer.echo(otherwise)
+    return skipped

@@ -105,15 +105,21 @@ def forget(
         work = Request(project, storage, column, value, tables, scratch, engine)
         replaced, records = _rewritten(work, dry_run=dry_run)
         yield Step("erase from bronze", records, 0, f"records in {len(replaced)} objects")
+        if unseen := _unseen(work):
+            why = f"{unseen} objects of compressed formats (Parquet, Avro, Excel) were not searched"
+            yield Step("search bronze", note=why, skipped=True)
         if dry_run:
             return
         storage.sync(item["key"] for item in replaced.values())
         reach("forget.rewritten")
-        yield from _bases(work)
-        if replaced:
+        bases, gone = _bases(work)
+        if replaced or gone:
             salt = secrets.token_hex(16)
             forgotten.commit(storage, _erasure(work, replaced, records, salt, reason))
             reach("forget.record")
+        if gone:  # after the record: found again if we are killed here
+            _swap(work, bases)
+            yield Step("erase from bases", gone, 0, "rows")
         yield from _cleaned(work)
 
 
@@ -169,6 +175,17 @@ def _rewritten(work: Request, *, dry_run: bool) -> tuple[dict[str, dict[str, Any
     return found, records
 
 
+def _unseen(work: Request) -> int:
+    """How many objects there are in whose bytes a value cannot be seen."""
+    state = expired(work.storage)
+    return sum(
+        item.format.get("type") not in ("csv", "jsonl", "json", "text", "corrections")
+        for _, log in _logs(work)
+        for epoch, item in log.objects(-1, log.epoch)
+        if not state.lacks(log.stream, epoch, item)
+    )
+
+
 def _stored(storage: LocalStorage, item: Landed, clean: Path, count: int) -> dict[str, Any]:
     folder, _, name = item.key.rpartition("/")
     key = f"{folder}/{uuid.uuid4().hex}-{name.partition('-')[2] or name}"
@@ -189,8 +206,8 @@ def _stored(storage: LocalStorage, item: Landed, clean: Path, count: int) -> dic
     }
 
 
-def _bases(work: Request) -> Iterator[Step]:
-    """Bases that stand for expired bronze are written anew, too: their record is the commit."""
+def _bases(work: Request) -> tuple[dict[str, Base], int]:
+    """The bases of expired bronze without the subject, and how many rows go; nothing refers to them yet."""
     state = expired(work.storage)
     into = work.storage.path(f"{DATA}/{uuid.uuid4().hex}")
     bases: dict[str, Base] = dict(state.bases)
@@ -207,14 +224,18 @@ def _bases(work: Request) -> Iterator[Step]:
         bases[name] = replace(state.bases[name], outputs=changed)
     if not gone:
         shutil.rmtree(into, ignore_errors=True)
-        return
+    return bases, gone
+
+
+def _swap(work: Request, bases: dict[str, Base]) -> None:
+    """Makes new bases those of the lake, by one record, and deletes the old ones' files."""
+    state = expired(work.storage)
     record = Expired(0, utc(), state.gone, bases, {}, uuid.uuid4().hex)
     commit_base(work.storage, state, record)
     old = {file.path for base in state.bases.values() for at in base.outputs.values() for file in at.files}
     kept = {file.path for base in bases.values() for at in base.outputs.values() for file in at.files}
     for path in old - kept:
         path.unlink(missing_ok=True)
-    yield Step("erase from bases", gone, 0, "rows")
 
 
 def _is(work: Request, table: str) -> str:

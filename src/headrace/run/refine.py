@@ -27,7 +27,7 @@ from ..store.forgotten import newest as erased
 from ..store.hold import held
 from ..store.records import Done, LandLog, Plan, RefineLog, utc
 from ..store.storage import Storage
-from .corrected import corrections_of, pending, whole_table
+from .corrected import corrections_of, pending, wait, whole_table
 from .evolve import unknown_headers
 from .origin import Objects, Origin, chosen, origin
 from .portions import portion
@@ -196,9 +196,7 @@ def verify(work: Refinery, log: RefineLog, writer: TableWriter) -> None:
     epochs = {0 if log.last is None else log.last.epoch, *(plan.next for plan in log.open_plans())}
     for name, snapshot in writer.snapshots.items():
         known = (log.last.outputs if log.last else {}).get(name)
-        hint = (
-            f"look at the table's history; `headrace run --rebuild {work.name}` computes it anew from bronze"
-        )
+        hint = f"`headrace restore {work.name} --from-records` makes it what the last run had left"
         if known is None:
             if snapshot.at.version >= 0 and snapshot.txn not in epochs:
                 raise Fenced(f"table `{name}` exists, but not from this lake's records", hint=hint)
@@ -237,8 +235,8 @@ def next_plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | Non
     since, fixed = pending(work, last)
     reason = reason or whole_table(work, last)
     fresh = any(work.lands[source].objects(done.get(source, -1), head) for source, head in heads.items())
-    fresh = fresh or fixed > max(since, 0)
-    if not fresh and not reason and (last or work.spec.start == "beginning"):
+    fixes = wait(work.corrections, last)
+    if not fresh and not fixes and not reason and (last or work.spec.start == "beginning"):
         return None
     base = {source: -1 if reason else done.get(source, -1) for source in heads}
     inputs = {source: (base[source], head) for source, head in heads.items()}
@@ -263,7 +261,7 @@ def next_plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | Non
         evolved=evolved,
         engine=dict(work.versions),
         now=utc(),
-        reason=reason or "new objects",
+        reason=reason or ("new objects" if fresh or not fixes else "corrections"),
         writer=uuid.uuid4().hex,
         corrections=(-1 if reason else since, fixed),
         base=newest(work.storage),

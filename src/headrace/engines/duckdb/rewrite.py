@@ -44,6 +44,7 @@ def kept_rows(
     Types, partitions and values stay as they are; the files themselves are left alone.
     """
     check_bytes(target.table, files)
+    into.mkdir(parents=True, exist_ok=True)
     paths = [str(file.path) for file in files]
     write = Write(target.table, "append", partition_by=target.partition_by)
     session.con.execute("SET preserve_insertion_order = false")
