@@ -220,6 +220,21 @@ def test_compressed_files_are_read_alike(tmp_path):
     assert [r[:3] for r in result.rejects] == [(n, 3, "4,5") for n in ("1.csv.gz", "2.zip", "3.csv")]
 
 
+def test_several_files_that_are_read_from_clean_copies_keep_their_rows(tmp_path):
+    data = 'a,b,c\n1,é,3\n4,5\n6,"x\ny",8\n9,"open,1\nü,1,2\n'
+    (tmp_path / "1.csv").write_bytes(("\ufeff" + data).encode("utf-16-le"))
+    (tmp_path / "2.csv").write_bytes(data.encode("windows-1252"))
+    for name in ("3.zip", "4.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("inner.csv", data.replace(",1\n", "\n").replace('"open', "open"))
+    result = run([tmp_path / n for n in ("1.csv", "2.csv", "3.zip", "4.zip")])
+    assert result.values == [("1", "é", "3"), ("6", "x\ny", "8"), ("ü", "1", "2")] * 4
+    assert result.lines == [2, 4, 7] * 4
+    assert [r[:2] for r in result.rejects] == [
+        (name, line) for name in ("1.csv", "2.csv", "3.zip", "4.zip") for line in (3, 6)
+    ]
+
+
 def test_headers_are_matched_by_policy_and_reordered(tmp_path):
     (tmp_path / "1.csv").write_text("id,Name,amount\n1,x,2\n")
     (tmp_path / "2.csv").write_text("Betrag;NAME ;id;new\n3;y;4;n\n")

@@ -80,6 +80,7 @@ def _read_normalised(stage: Stage, files: Sequence[StagedFile], header: Header) 
 
 def _read(stage: Stage, group: list[Reading], header: Header, attempt: int) -> None:
     part = Part(stage.table("csv"), [r.file for r in group], delta=[0] * len(group))
+    part.paths = [str(r.path) for r in group]
     try:
         select = [f"{e} AS x{i}" for i, e in enumerate(header.expressions)]
         select += ["filename AS _f"] if len(group) > 1 else []

@@ -85,6 +85,8 @@ class Part:
     carried: list[str] = field(default_factory=list)
     """Columns beside the data: `_f`, and `_h` where it says whether a row repeats the header."""
     shaped: bool = False
+    paths: Sequence[str] = ()
+    """What was read of each file, where that is not the file itself: `_f` names these."""
 
     def locate(self, index: int, first: int, rows: int, segments: Sequence[tuple[int, int]]) -> None:
         """Says where the rows of a file, from rowid `first` on, begin: (ordinal from, line) each."""
@@ -232,7 +234,7 @@ class Stage:
             "unnest(?::VARCHAR[]) AS source, unnest(?::VARCHAR[]) AS name, "
             "unnest(?::VARCHAR[])::TIMESTAMPTZ AS arrived, unnest(?::BIGINT[]) AS delta",
             [
-                [str(f.path) for f in part.files],
+                list(part.paths) or [str(f.path) for f in part.files],
                 [f.source for f in part.files],
                 [f.landed.name for f in part.files],
                 [f.arrived for f in part.files],
