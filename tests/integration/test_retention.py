@@ -269,6 +269,21 @@ def test_partitioned_rows_without_a_key_come_back_as_often_as_they_came(tmp_path
     assert len(rows(tmp_path, "silver.events")) == 11
 
 
+def test_expectations_of_a_rebuild_are_of_the_rows_that_there_will_be(tmp_path: Path) -> None:
+    pipeline = APPEND + "      expect: [{sum: amount, between: [10, 10]}]\n"
+    make(tmp_path, {}, APPEND)
+    for number in range(2):
+        put(tmp_path, f"{number}.csv", [f"{number},ann,5.00"], "order_id,customer,amount")
+        go(tmp_path)
+    (tmp_path / "pipeline.yml").write_text(pipeline)
+    go(tmp_path, accept_changes=True)
+    for _ in range(2):
+        rebuilt(tmp_path, "events")  # neither the old rows as well, nor without those of the base
+        assert len(rows(tmp_path, "silver.events")) == 2
+        assert len(old(tmp_path, clock(tmp_path, "events", 1)).objects) in (0, 1)
+    assert bronze(tmp_path) == ["1.csv"]
+
+
 def test_deletions_stay_deleted(tmp_path: Path) -> None:
     deletes = PIPELINE.replace("history: true", "history: true\n    delete_when: customer = 'gone'")
     landed(tmp_path, [0], deletes)
