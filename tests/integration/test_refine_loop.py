@@ -237,3 +237,71 @@ def test_bad_sql_in_a_contract_stops_before_anything_is_read(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="custmer"):
         go(tmp_path)
     assert not (tmp_path / "lake").exists()
+
+
+def test_a_table_that_each_delivery_replaces_stays_so_when_it_is_computed_anew(tmp_path: Path) -> None:
+    pipeline = PIPELINE.replace("    latest_by: updated_at\n    history: true\n", "    mode: replace\n")
+    make(tmp_path, {"a.csv": day(1)}, pipeline)
+    go(tmp_path)
+    put(tmp_path, "b.csv", day(5))
+    go(tmp_path)
+    only_b = rows(tmp_path, "silver.orders")
+    go(tmp_path, rebuild=["orders"])
+    assert rows(tmp_path, "silver.orders") == only_b
+    put(tmp_path, "a.csv", day(3))
+    go(tmp_path)
+    assert {row[0] for row in rows(tmp_path, "silver.orders")} == {"data/a.csv"}
+
+
+def test_what_start_now_left_out_stays_out_when_the_table_is_computed_anew(tmp_path: Path) -> None:
+    pipeline = PIPELINE + "    start: now\n"
+    make(tmp_path, {"a.csv": day(1)}, pipeline)
+    go(tmp_path)
+    go(tmp_path, rebuild=["orders"])
+    assert rows(tmp_path, "silver.orders") == []
+    put(tmp_path, "b.csv", day(5))
+    go(tmp_path)
+    before = rows(tmp_path, "silver.orders")
+    assert before
+    assert go(tmp_path, rebuild=["orders"]).tables[0].rebuilt == "asked for"
+    assert rows(tmp_path, "silver.orders") == before
+
+
+def test_another_key_of_masks_computes_the_table_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = (
+        PIPELINE.replace("clean: [trim]}", "clean: [trim], pii: name, mask: hash}") + "pii_key: ${PII}\n"
+    )
+    monkeypatch.setenv("PII", "one")
+    make(tmp_path, {"a.csv": day(1)}, pipeline)
+    go(tmp_path)
+    first = rows(tmp_path, "silver.orders")
+    monkeypatch.setenv("PII", "another")
+    assert go(tmp_path).tables[0].rebuilt
+    second = rows(tmp_path, "silver.orders")
+    assert len(first) == len(second)
+    assert not {row[-1] for row in first} & {row[-1] for row in second} or first != second
+
+
+def test_a_source_may_be_renamed_under_its_id(tmp_path: Path) -> None:
+    make(tmp_path, {"a.csv": day(1)}, PIPELINE.replace("path: data/*.csv", "path: data/*.csv, id: stream1"))
+    go(tmp_path)
+    before = content(tmp_path)
+    renamed = PIPELINE.replace("path: data/*.csv", "path: data/*.csv, id: stream1").replace(
+        "  orders: {type: files", "  sales: {type: files"
+    )
+    (tmp_path / "pipeline.yml").write_text(renamed.replace("from: orders", "from: sales"))
+    report = go(tmp_path)
+    assert report.tables[0].noop
+    assert content(tmp_path) == before
+
+
+def test_headers_that_differ_in_case_are_one_evolved_column(tmp_path: Path) -> None:
+    make(tmp_path)
+    for n, header in enumerate(("Extra", "EXTRA", "extra")):
+        put(tmp_path, f"{n}.csv", [f"{n},ann,1.00,2026-01-01T00:00:00,x{n}"], HEADER + f",{header}")
+        go(tmp_path)
+    names = [field.name for field in DeltaTable(str(tmp_path / "lake/silver/orders")).schema().fields]
+    assert [name for name in names if name.startswith("extra")] == ["extra"]
+    assert {"x0", "x1", "x2"} <= {value for row in rows(tmp_path, "silver.orders") for value in row}

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..spec.pipeline import TableSpec
 
 
-def unknown_headers(spec: TableSpec, format: Mapping[str, Any]) -> list[str]:
-    """Header names (or top-level JSON keys) of a landed file that feed no column, in their order."""
+def unknown_headers(spec: TableSpec, format: Mapping[str, Any], known: Sequence[str]) -> list[str]:
+    """Headers (or top-level JSON keys) of a landed file that feed no column and are not yet `known`, in order.
+
+    None unless the contract lets the table evolve.
+    """
+    if spec.contract.on_new_column != "evolve":
+        return []
     fold = str.lower if spec.contract.header_case == "ignore" else str
-    known: set[str] = set()
+    taken = {fold(header.strip()) for header in known}
     for name, column in spec.contract.columns.items():
         for source in [name] if not column.source else column.source:
-            known |= {fold(source), fold(source.partition(".")[0])}
-        known.add(fold(name))
+            taken |= {fold(source), fold(source.partition(".")[0])}
+        taken.add(fold(name))
     headers = format.get("header") or format.get("keys") or []
-    return [header for header in headers if header and fold(header.strip()) not in known]
+    return [header for header in headers if header and fold(header.strip()) not in taken]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import entry_points
@@ -64,10 +65,13 @@ def refinery(
 
 
 def code_of(project: Project, spec: TableSpec) -> str:
-    """Hash of the files that hold the table's Python steps: changed code is a changed contract."""
-    digest = hashlib.sha256()
+    """Hash of what shapes the table beside its spec: its Python steps' files, and the key of its masks."""
+    parts: list[bytes] = []
     for step in spec.steps:
         module = (step.processor or step.validator or "").partition(":")[0]
         path = project.root.joinpath(*module.split(".")).with_suffix(".py")
-        digest.update(path.read_bytes() if path.exists() else module.encode())
-    return digest.hexdigest() if spec.steps else ""
+        parts.append(path.read_bytes() if path.exists() else module.encode())
+    if any(column.mask in ("hash", "encrypt") for column in spec.contract.columns.values()):
+        key = (project.config.pii_key or "").encode()
+        parts.append(hmac.digest(key, b"headrace: which key masked this table", "sha256"))
+    return hashlib.sha256(b"\0".join(parts)).hexdigest() if parts else ""

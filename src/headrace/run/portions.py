@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..core import Landed
 from ..errors import ConfigError
+from ..spec.pipeline import TableSpec
 from ..store.records import LandLog, Plan, RefineLog
 from .evolve import unknown_headers
 
@@ -41,9 +42,8 @@ def portion(work: Refinery, log: RefineLog, keys: Sequence[str], next_plan: Next
     if not found or plan is None:
         return None
     evolved = list(last.evolved)
-    if work.spec.contract.on_new_column == "evolve":
-        for *_, item in found:
-            evolved += [name for name in unknown_headers(work.spec, item.format) if name not in evolved]
+    for *_, item in found:
+        evolved += unknown_headers(work.spec, item.format, evolved)
     return replace(
         plan,
         mode="increment",
@@ -52,6 +52,33 @@ def portion(work: Refinery, log: RefineLog, keys: Sequence[str], next_plan: Next
         corrections=(last.corrections, last.corrections),
         only=[item.key for *_, item in found],
     )
+
+
+def again(spec: TableSpec, log: RefineLog, lands: Mapping[str, LandLog]) -> list[str] | None:
+    """Keys of the objects that a rebuild reads where that is not all of bronze, without replaced versions.
+
+    A table with `start: now` reads again what it has read, and what is new; one that each delivery replaces
+    reads the newest delivery only.
+    """
+    last = log.last
+    if last is None or (spec.start == "beginning" and spec.effective_mode != "replace"):
+        return None
+    fresh = [
+        item
+        for source, land in lands.items()
+        for _, item in land.objects(last.inputs.get(source, -1), land.epoch)
+    ]
+    if spec.effective_mode == "replace":
+        wanted = {item.key for item in fresh} or set(_delivered(log))
+    else:
+        wanted = {item.key for item in fresh} | refined(log)[0]
+    newest = {item.key for land in lands.values() for item in land.newest().values()}
+    return [item.key for _, (_, item) in picked(lands, [*wanted]) if {item.key, *item.was} & newest]
+
+
+def _delivered(log: RefineLog) -> Mapping[str, int]:
+    """Objects of the newest epoch that read any."""
+    return next((done.files for done in reversed(log.done) if done.files), {})
 
 
 def picked(lands: Mapping[str, LandLog], keys: Sequence[str]) -> list[tuple[str, tuple[int, Landed]]]:

@@ -30,7 +30,7 @@ from ..store.storage import Storage
 from .corrected import corrections_of, pending, wait, whole_table
 from .evolve import unknown_headers
 from .origin import Objects, Origin, chosen, origin
-from .portions import portion
+from .portions import again, picked, portion
 from .report import Event, Ledger, Listener, TableReport
 from .restored import resume
 from .trail import check_trail
@@ -227,7 +227,7 @@ def next_plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | Non
     reason = rebuild
     if last and last.fingerprint != work.fingerprint:
         reason = reason or "the contract or table settings changed"
-    if last and not reason and (names := _replaced(work, done)):
+    if last and not reason and work.spec.effective_mode != "replace" and (names := _replaced(work, done)):
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         reason = f"a new version of {names[0]}{more}"
     if last and last.forgotten < _forgotten(work):
@@ -240,10 +240,13 @@ def next_plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | Non
         return None
     base = {source: -1 if reason else done.get(source, -1) for source in heads}
     inputs = {source: (base[source], head) for source, head in heads.items()}
+    only: Sequence[str] = ()
+    if reason and last and (kept := again(work.spec, log, work.lands)) is not None:
+        only = kept
+        inputs = inputs if only else {source: (head, head) for source, head in heads.items()}
     evolved = [] if reason or last is None else list(last.evolved)
-    if work.spec.contract.on_new_column == "evolve":
-        for _, (_, item) in chosen(work.lands, inputs):
-            evolved += [name for name in unknown_headers(work.spec, item.format) if name not in evolved]
+    for _, (_, item) in picked(work.lands, only) if only else chosen(work.lands, inputs):
+        evolved += unknown_headers(work.spec, item.format, evolved)
     tables = {
         spec.references.partition(".")[0] for spec in work.spec.contract.columns.values() if spec.references
     }
@@ -266,6 +269,7 @@ def next_plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | Non
         corrections=(-1 if reason else since, fixed),
         base=newest(work.storage),
         forgotten=_forgotten(work),
+        only=only,
     )
 
 

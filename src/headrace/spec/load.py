@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -21,6 +21,7 @@ from .project import Project
 from .references import Resolved, Surroundings, resolve
 
 FILE = "pipeline.yml"
+T = TypeVar("T")
 
 
 @dataclass
@@ -57,7 +58,19 @@ def load(path: Path | str = ".", env: str | None = None, environ: Mapping[str, s
     definition.found += [p for p in more if p.at not in unsettled]
     if definition.found or not config:
         raise definition.error()
-    return Project(config, file.parent, file, env, definition.resolved, Shown(definition.marks))
+    ids = {name: source.id or name for name, source in config.sources.items()}
+
+    shown = Shown(_under_ids(definition.marks, ids))
+    return Project(config.by_id(), file.parent, file, env, _under_ids(definition.resolved, ids), shown)
+
+
+def _under_ids(facts: Mapping[KeyPath, T], ids: Mapping[str, str]) -> dict[KeyPath, T]:
+    """What is known of places in the file, with sources called by their ids."""
+    named = {}
+    for at, fact in facts.items():
+        inside = at[:1] == ("sources",) and len(at) > 1
+        named[("sources", ids.get(str(at[1]), at[1]), *at[2:]) if inside else at] = fact
+    return named
 
 
 def _find(path: Path) -> Path:

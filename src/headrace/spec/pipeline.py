@@ -174,6 +174,13 @@ class PipelineConfig(Model):
         for kind, names in (("sources", self.sources), ("tables", self.tables)):
             for name in names:
                 yield from _name_problem((kind, name), name, f"a {kind[:-1]}'s name")
+        seen: dict[str, str] = {}
+        for name, spec_of in self.sources.items():
+            key = spec_of.id or name
+            if key in seen:
+                message = f"its id `{key}` is that of source `{seen[key]}`"
+                yield Problem(("sources", name, "id"), message, "give each source an id of its own")
+            seen[key] = name
         for name, table in self.tables.items():
             for place, source in enumerate(table.source):
                 if source not in self.sources:
@@ -182,6 +189,16 @@ class PipelineConfig(Model):
                     yield Problem(at, f"from: source `{source}` is not defined", hint)
             for column, spec in table.contract.columns.items():
                 yield from (p.under("tables", name, "contract", "columns", column) for p in self._links(spec))
+
+    def by_id(self) -> PipelineConfig:
+        """The same pipeline with every source under its stable `id`: what its key is called does not matter."""
+        ids = {name: source.id or name for name, source in self.sources.items()}
+        sources = {ids[name]: source for name, source in self.sources.items()}
+        tables = {
+            name: table.model_copy(update={"source": [ids[source] for source in table.source]})
+            for name, table in self.tables.items()
+        }
+        return self.model_copy(update={"sources": sources, "tables": tables})
 
     def _links(self, spec: Column) -> Iterator[Problem]:
         if spec.references:

@@ -35,7 +35,7 @@ class Project:
     @classmethod
     def of(cls, config: PipelineConfig, root: Path | str = ".") -> Project:
         """A project from models written in Python; raises `ConfigError` with every problem."""
-        project = cls(config, Path(root).resolve())
+        project = cls(config.by_id(), Path(root).resolve())
         found = [*problems(config), *settings_problems(config.sources, project.root)]
         if found:
             raise report(found, project.shown, {})
