@@ -9,7 +9,7 @@ from ..spec.pipeline import TableSpec
 
 
 def unknown_headers(spec: TableSpec, format: Mapping[str, Any], known: Sequence[str]) -> list[str]:
-    """Headers (or top-level JSON keys) of a landed file that feed no column and are not yet `known`, in order.
+    """Headers (or top-level JSON keys) of a landed file that feed no column and are not `known`, in order.
 
     None unless the contract lets the table evolve.
     """

@@ -97,7 +97,7 @@ class Refinery:
 
 
 def fingerprint_of(spec: TableSpec, code: str) -> str:
-    """Equal for equal settings and Python steps, whatever their words say: a change computes the table anew."""
+    """Equal for equal settings and code, whatever their words say: a change computes the table anew."""
     text = json.dumps(essence(spec), sort_keys=True) + code
     return hashlib.sha256(text.encode()).hexdigest()
 

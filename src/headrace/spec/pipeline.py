@@ -174,13 +174,6 @@ class PipelineConfig(Model):
         for kind, names in (("sources", self.sources), ("tables", self.tables)):
             for name in names:
                 yield from _name_problem((kind, name), name, f"a {kind[:-1]}'s name")
-        seen: dict[str, str] = {}
-        for name, spec_of in self.sources.items():
-            key = spec_of.id or name
-            if key in seen:
-                message = f"its id `{key}` is that of source `{seen[key]}`"
-                yield Problem(("sources", name, "id"), message, "give each source an id of its own")
-            seen[key] = name
         for name, table in self.tables.items():
             for place, source in enumerate(table.source):
                 if source not in self.sources:
@@ -191,7 +184,7 @@ class PipelineConfig(Model):
                 yield from (p.under("tables", name, "contract", "columns", column) for p in self._links(spec))
 
     def by_id(self) -> PipelineConfig:
-        """The same pipeline with every source under its stable `id`: what its key is called does not matter."""
+        """The same pipeline with every source under its stable `id`, whatever its key is."""
         ids = {name: source.id or name for name, source in self.sources.items()}
         sources = {ids[name]: source for name, source in self.sources.items()}
         tables = {
