@@ -339,6 +339,17 @@ def test_masks_hide_and_ciphers_open_again(engine: DuckEngine, tmp_path: Path) -
         decrypt(b"secret", "email", seen["encrypt"][0])
 
 
+def test_what_is_derived_from_a_masked_column_has_a_mask_of_its_own(
+    engine: DuckEngine, tmp_path: Path
+) -> None:
+    loud = "\n    loud: {derive: upper(name), pii: name, mask: redact}"
+    size = "\n    size: {type: integer, derive: length(name), pii: none}"
+    text = ORDERS.replace("name: {clean: [trim]}", "name: {pii: name, mask: hash}" + loud + size)
+    path = write(tmp_path / "a.csv", HEAD, "1,Ann,1,2020-01-01 00:00:00")
+    outcome = run(engine, step_of(text), [raw_input("o", path)])
+    assert good(outcome, "loud", "size") == [("***", 3)]
+
+
 def test_encrypted_keys_still_deduplicate(engine: DuckEngine, tmp_path: Path) -> None:
     text = ORDERS.replace("name: {clean: [trim]}", "name: {pii: name, mask: encrypt}").replace(
         "[id]", "[name]"

@@ -111,6 +111,16 @@ def test_lineage_goes_through_derived_columns() -> None:
         ({"a": {"type": "decimal(5,2)", "default": 0.125}}, {}, "default `0.125` is no decimal(5,2)"),
         ({"a": {"type": "integer", "default": 1.5}}, {}, "default `1.5` is no integer"),
         ({"a": {"pii": "x", "mask": "encrypt", "references": "o.k"}}, {}, "cannot be checked"),
+        (
+            {"a": {"pii": "x", "mask": "hash"}, "b": {"derive": "upper(a)"}},
+            {},
+            "column `b` is derived from `a`, which is masked",
+        ),
+        (
+            {"a": {"pii": "x", "mask": "hash"}, "b": {"derive": "a", "pii": "x"}, "c": {"derive": "b"}},
+            {},
+            "column `c` is derived from `a`, which is masked",
+        ),
     ],
 )
 def test_a_wrong_contract_does_not_compile(columns: dict[str, Any], rest: dict[str, Any], says: str) -> None:
@@ -147,7 +157,7 @@ def test_names_and_texts_cannot_leave_their_quotes() -> None:
     step = compile_table("t", table({"v": column}), evolved=[odd])
     con = connect()
     audit = "_source INT, _file INT, _line INT, _ingested_at INT"
-    con.execute(f'CREATE TEMP TABLE staged (v VARCHAR, a_b_c VARCHAR, {audit})')
+    con.execute(f"CREATE TEMP TABLE staged (v VARCHAR, a_b_c VARCHAR, {audit})")
     con.execute("INSERT INTO staged VALUES ('''', 'e', 1, 1, 1, 1)")
     assert con.execute(checked_sql(step)).fetchall()[0][:2] == ("''", "e")
 

@@ -88,6 +88,8 @@ def compile_table(
     derived = {c: checked(col.derive, f"derive of `{c}`") for c, col in columns.items() if col.derive}
     _check_expected(name, contract, final, where)
     masked = {c: column.mask for c, column in columns.items() if column.mask}
+    ordered = _ordered(derived, name, where)
+    _check_derived(name, contract, ordered, where)
     references = []
     for c, column in columns.items():
         if column.references:
@@ -114,7 +116,7 @@ def compile_table(
         evolved=tuple(extra),
         encrypted=tuple(c for c, mask in masked.items() if mask == "encrypt"),
         casts=casts,
-        derived=_ordered(derived, name, where),
+        derived=ordered,
         rules={rule: checked(r.check, f"rule `{rule}`") for rule, r in contract.rules.items()},
         keep=checked(contract.filter, "filter") if contract.filter else None,
         delete_when=checked(spec.delete_when, "delete_when") if spec.delete_when else None,
@@ -163,6 +165,25 @@ def _ordered(derived: Mapping[str, Expression], table: str, where: str | None) -
             )
         done.update((c, derived[c]) for c in ready)
     return done
+
+
+def _check_derived(
+    table: str, contract: Contract, derived: Mapping[str, Expression], where: str | None
+) -> None:
+    """A mask covers its own column alone: what is made of the clear value must say what it is, too."""
+    comes_from = {c: c for c, column in contract.columns.items() if column.mask}
+    for c, expression in derived.items():
+        source = next((comes_from[used] for used in expression.columns if used in comes_from), None)
+        if source is None:
+            continue
+        comes_from.setdefault(c, source)
+        if not contract.columns[c].pii:
+            raise ConfigError(
+                f"table `{table}`: column `{c}` is derived from `{source}`, which is masked, "
+                "and would store what it is made of in clear",
+                hint=f"give `{c}` a `pii` of its own, and a `mask` unless it tells nothing of a person",
+                where=where,
+            )
 
 
 def _check_pattern(column: str, pattern: str | None) -> None:
