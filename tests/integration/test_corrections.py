@@ -454,6 +454,27 @@ def test_personal_data_is_masked_in_exports_and_survives_the_way_back(tmp_path: 
     assert [row["_raw"] for row in revealed] == ["2,bob"]
 
 
+def test_literals_of_personal_data_are_masked_in_the_list_of_corrections(tmp_path: Path) -> None:
+    root = make(tmp_path, {"a.csv": ["x1,nobody,1.00,2026-01-01T00:00:00"]}, PRIVATE)
+    go(root)
+    fix(root, sets=["customer = 'secretname'"])
+    fix(root, sets=["order_id = '1'"])
+    what = [row[3] for row in corrections.fixes(load(root), "orders")[1]]
+    assert what == ["set customer = '***'", "set order_id = '1'"]
+
+
+def test_a_sweep_of_bronze_leaves_corrections_and_no_epoch_to_refine(tmp_path: Path) -> None:
+    root = make(tmp_path, {"a.csv": BAD})
+    go(root)
+    fix(root, rule="known_customer", sets=["customer = 'bob'"])
+    orphan = next((root / "lake/bronze/corrections.orders").rglob("*.jsonl")).with_name("orphan.jsonl")
+    orphan.write_text("{}")
+    assert headrace(root, "maintain").returncode == 0
+    assert table(root).ledger.corrected == 1
+    assert headrace(root, "maintain").returncode == 0
+    assert table(root).noop
+
+
 def test_dry_runs_show_values_masked_and_land_nothing(tmp_path: Path) -> None:
     root = make(tmp_path, {"a.csv": ["1,nobody,1.00,2026-01-01T00:00:00"]}, PRIVATE)
     go(root)

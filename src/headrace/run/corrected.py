@@ -30,6 +30,11 @@ def corrections_of(work: Refinery, between: tuple[int, int] | None = None) -> Ra
     return RawInput(land.stream, found) if found else None
 
 
+def wait(land: LandLog | None, last: Done | None) -> bool:
+    """True if corrections have landed that `last` has not seen; an empty commit (a sweep's) is none."""
+    return land is not None and bool(land.objects(last.corrections if last else -1, land.epoch))
+
+
 def pending(work: Refinery, last: Done | None) -> tuple[int, int]:
     """The range of corrections that `last` has not seen."""
     return (last.corrections if last else -1), (work.corrections.epoch if work.corrections else -1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from ..failpoints import reach
 from ..spec.problem import suggest
 from ..spec.project import Project
 from ..sql import TableStep, compile_table
-from ..sql.fix import BadRows, Fix, Proposal, Sample, compile_fix
+from ..sql.fix import MASK, BadRows, Fix, Proposal, Sample, compile_fix
 from ..store.records import LandLog, RefineLog, utc
 from ..store.storage import LocalStorage, scratch_folder
 from .corrected import corrections_of
@@ -137,13 +138,24 @@ def export(project: Project, table: str, out: Path, *, rule: str | None = None, 
 
 
 def fixes(project: Project, table: str) -> Rows:
-    """Every correction of a table's rows: who, when, why, what, and how many of its rows still apply."""
+    """Every correction of a table's rows: who, when, why, what, and how many of its rows still apply.
+
+    Literals in those that name personal data are masked.
+    """
     columns = ("number", "when", "who", "what", "why", "rows", "apply", "state")
     with _bench(project, table) as bench:
         live = {place: item.arrived for place, item in bench.bad.landed.items()}
         rows = bench.engine.history(bench.bad.earlier, live)
-        done = bench.bad.done
-        return columns, [(*row, "refined" if row[0] <= done else "waits for `headrace run`") for row in rows]
+        private = re.compile("|".join(rf"\b{name}\b" for name in bench.private) or r"(?!)")
+        return columns, [
+            (
+                *row[:3],
+                re.sub(r"'(?:[^']|'')*'", f"'{MASK}'", row[3]) if private.search(row[3]) else row[3],
+                *row[4:],
+                "refined" if row[0] <= bench.bad.done else "waits for `headrace run`",
+            )
+            for row in rows
+        ]
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from ..store.records import LandLog, RefineLog, utc
 from ..store.storage import LocalStorage, scratch_folder
 from .alone import alone
 from .bases import grown
-from .corrected import corrections_log
+from .corrected import corrections_log, wait
 from .origin import chosen
 from .parts import code_of, part, refinery
 from .refine import fingerprint_of
@@ -112,7 +112,7 @@ class Keeper:
             blocked = "unrefined"
         elif log.open_plans():
             blocked = f"an epoch of `{name}` is not finished"
-        elif corrections_log(self.storage, name).epoch > max(log.last.corrections, 0):
+        elif wait(corrections_log(self.storage, name), log.last):
             blocked = f"corrections of `{name}` wait"
         elif log.last.fingerprint != fingerprint or (base and base.fingerprint != fingerprint):
             blocked = f"`{name}` has changed and was not computed anew"
