@@ -13,6 +13,10 @@ NULL_WORDS = (
 """Texts that people and programs write for "no value"."""
 
 
+RESERVED = frozenset(("rowid", "file_index", "file_row_number"))
+"""What the engine calls the place of a row: no column of a table can have these names."""
+
+
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
@@ -75,8 +79,10 @@ def column_names(headers: Iterable[str], taken: Iterable[str] = ()) -> list[str]
 
     >>> column_names(["Name", "name ", "NAME"], taken=["name_2"])
     ['name', 'name_3', 'name_4']
+    >>> column_names(["RowID", "rowid"])
+    ['row_id', 'rowid_2']
     """
-    used = {name.lower() for name in taken}
+    used = {*RESERVED, *(name.lower() for name in taken)}
     names: list[str] = []
     for header in headers:
         base = name = column_name(header)

@@ -11,7 +11,7 @@ from typing import Literal
 from headrace.errors import ConfigError
 from headrace.spec.contract import Contract, Severity
 from headrace.spec.pipeline import TableSpec
-from headrace.spec.words import column_names
+from headrace.spec.words import RESERVED, column_names
 
 from .casts import Cast, bound, cast_of
 from .language import Expression, parse
@@ -128,6 +128,12 @@ def _check_names(table: str, columns: Mapping[str, str], where: str | None) -> N
         c: c for c in (*AUDIT, "_broken", "_warned", "_stopped", "_filtered", "_deleted", "_kept", "_epoch")
     }
     for column in columns:
+        if column.lower() in RESERVED:
+            raise ConfigError(
+                f"table `{table}`: column `{column}` has the name that the engine gives to a row's own place",
+                hint=f"call it otherwise: `{column}_2: {{from: {column}}}`",
+                where=where,
+            )
         if other := seen.get(column.lower()):
             raise ConfigError(
                 f"table `{table}`: columns `{column}` and `{other}` have one name in SQL",

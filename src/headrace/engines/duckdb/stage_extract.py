@@ -23,7 +23,7 @@ def pointer(path: Path) -> str:
 
 
 def extraction(paths: Paths, json: str, several: bool, usual: Mapping[Path, Sequence[str]]) -> str:
-    """Selects x0, x1, … , `k` (GOOD, JUDGE, BLANK) and `j`, the text if it is to be judged, from `{source}`.
+    """Selects x0, x1, … , `_k` (GOOD, JUDGE, BLANK) and `_j` (the text to judge) from `{source}`.
 
     `json` is the text's expression over the source; `usual` gives keys that most records have, in order.
     """
@@ -47,7 +47,7 @@ def extraction(paths: Paths, json: str, several: bool, usual: Mapping[Path, Sequ
         f"WHEN {_doubt(paths, usual)} THEN {JUDGE} ELSE {GOOD} END"
     )
     inner = f"SELECT {selected}, ({kind})::TINYINT AS kind, j{f} FROM ({inner})"
-    return f"SELECT * EXCLUDE (kind, j), kind AS k, CASE WHEN kind = {JUDGE} THEN j END AS j FROM ({inner})"
+    return f"SELECT * EXCLUDE (kind, j), kind AS _k, CASE WHEN kind = {JUDGE} THEN j END AS _j FROM ({inner})"
 
 
 # What DuckDB takes and RFC 8259 does not: a comma before a closing bracket, NaN and Infinity in any case.

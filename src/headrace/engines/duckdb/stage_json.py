@@ -79,7 +79,7 @@ def stage_json(stage: Stage, files: Sequence[StagedFile]) -> None:
 
 def _read_lines(stage: Stage, group: list[Reading], wanted: Paths) -> None:
     part = Part(stage.table("json"), [r.file for r in group], delta=[0] * len(group))
-    part.carried += ["k", "j", *(["_f"] if len(group) > 1 else [])]
+    part.carried += ["_k", "_j", *(["_f"] if len(group) > 1 else [])]
     options = f"{LINES}, compression={text(str(group[0].form.get('compression') or 'none'))}"
     query = extraction(wanted, "coalesce(c0, '')", len(group) > 1, _usual(group[0], wanted))
     try:
@@ -131,7 +131,7 @@ def _doubtful(
     order = sorted(range(len(group)), key=lambda i: group[i].first)
     starts = [group[i].first for i in order]
     found: dict[int, list[tuple[int, str | None]]] = {}
-    query = f"SELECT rowid, j FROM {ident(part.table)} WHERE k <> {GOOD} ORDER BY rowid"
+    query = f"SELECT rowid, _j FROM {ident(part.table)} WHERE _k <> {GOOD} ORDER BY rowid"
     for row, j in stage.con.execute(query).fetchall():
         found.setdefault(order[bisect_right(starts, row) - 1], []).append((row, j))
     return found
