@@ -32,8 +32,22 @@ _RUNS = ("run_id", "pipeline", "status", "started", "seconds", "read", "loaded",
 def query(project: Project, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """Columns and rows of one SELECT over bronze.*, silver.*, quarantine.*, gold.* and runs; it cannot write.
 
-    `bronze.<source>` is the ledger of what landed. Raises `ConfigError` for anything that is not a SELECT.
+    `bronze.<source>` is the ledger of what landed; a quarantine shows no personal data, nor the raw text that
+    may hold it. Raises `ConfigError` for anything that is not a SELECT.
     """
+    private = {name: sorted(names) for name in project.config.tables if (names := _private(project, name))}
+    return _ask(project, sql, {"quarantine": private})
+
+
+def _private(project: Project, table: str) -> set[str]:
+    """Columns of `table` that hold personal data."""
+    columns = project.config.tables[table].contract.columns
+    return {name for name, column in columns.items() if column.pii}
+
+
+def _ask(
+    project: Project, sql: str, private: Mapping[str, Mapping[str, Sequence[str]]]
+) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     storage = _lake(project)
     schemas: dict[str, dict[str, TableAt | str]] = {"silver": {}, "quarantine": {}, "bronze": {}}
     for output, at in _outputs(project):
@@ -48,7 +62,7 @@ def query(project: Project, sql: str) -> tuple[list[str], Iterator[tuple[Any, ..
     gold = gold_file(project)
     attach = {"gold": gold} if gold.exists() else {}
     ask = part("engines", "duckdb").query
-    columns, rows = ask(schemas, sql, attach=attach, memory=project.config.memory)
+    columns, rows = ask(schemas, sql, attach=attach, memory=project.config.memory, private=private)
     return columns, rows
 
 
@@ -136,12 +150,13 @@ def quarantine_rows(project: Project, table: str, limit: int = 20, rule: str | N
         return columns, []
     chosen = rule.replace("'", "''") if rule else ""
     where = f"where list_contains(string_split(rules, ';'), '{chosen}')" if rule else ""
-    _, rows = query(
+    _, rows = _ask(
         project,
         f'select _file, _line, rules, raw, fields, _ingested_at, _epoch from quarantine."{table}" {where} '
         f"order by _ingested_at desc, _line limit {int(limit)}",
+        {},
     )
-    private = {name for name, column in project.config.tables[table].contract.columns.items() if column.pii}
+    private = _private(project, table)
     return columns, [_masked(row, private) for row in rows]
 
 

@@ -20,7 +20,7 @@ from .shape import LARGE
 if TYPE_CHECKING:
     from ...sql import TableStep
     from ...sql.fix import BadRows, Fix, Proposal
-    from .views import Schemas
+    from .views import Private, Schemas
 
 
 class DuckEngine:
@@ -152,9 +152,14 @@ class DuckEngine:
 
     @staticmethod
     def query(
-        schemas: Schemas, sql: str, *, attach: Mapping[str, Path] | None = None, memory: str = "1GB"
+        schemas: Schemas,
+        sql: str,
+        *,
+        attach: Mapping[str, Path] | None = None,
+        memory: str = "1GB",
+        private: Private | None = None,
     ) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
         """Column names and rows of one SELECT over the given tables; see `views.query`."""
         from .views import query
 
-        return query(schemas, sql, attach=attach, memory=memory)
+        return query(schemas, sql, attach=attach, memory=memory, private=private)

@@ -11,7 +11,7 @@ from ...core import DataFile, Frame, Rewrite, TableAt, Write, Written
 from ...errors import ConfigError, Corrupt, DataError
 from ...store.intact import check_bytes, sealed
 from .frame import AUDIT, DuckFrame, Session, casts, fresh, ident, one, relation_of, table_sql, text, wider
-from .stats import data_file, overlaps
+from .stats import data_file, overlaps, unbounded
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -308,7 +308,8 @@ class _Change:
         else:
             options.append(f"FILE_SIZE_BYTES {FILE_BYTES}")
         rows = self.con.execute(f"COPY ({sql}) TO {text(str(self.into))} ({', '.join(options)})").fetchall()
-        files = [data_file(row, self.columns, self.write.partition_by) for row in rows]
+        hidden = unbounded(self.write.table)
+        files = [data_file(row, self.columns, self.write.partition_by, hidden) for row in rows]
         for file in files:
             if not file.rows:
                 file.path.unlink()

@@ -19,8 +19,19 @@ _STAMP = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d+)?)\+00")
 Bound = int | float | str
 
 
-def data_file(row: Sequence[Any], columns: Mapping[str, str], partition_by: Sequence[str]) -> DataFile:
-    """The file that one row of COPY … RETURN_STATS describes."""
+AS_THEY_CAME = ("raw", "fields")
+"""Columns of a quarantine: nobody looks for their bounds, which would show whole records in Delta's log."""
+
+
+def unbounded(table: str) -> Sequence[str]:
+    """Columns of `table` of which the log may hold no bounds."""
+    return AS_THEY_CAME if table.startswith("quarantine.") else ()
+
+
+def data_file(
+    row: Sequence[Any], columns: Mapping[str, str], partition_by: Sequence[str], hidden: Sequence[str] = ()
+) -> DataFile:
+    """The file that one row of COPY … RETURN_STATS describes; of `hidden` columns it has no bounds."""
     path, rows, size, _, statistics, keys = row[:6]
     low: dict[str, Bound] = {}
     high: dict[str, Bound] = {}
@@ -32,6 +43,8 @@ def data_file(row: Sequence[Any], columns: Mapping[str, str], partition_by: Sequ
             continue
         if facts.get("null_count") is not None:
             nulls[name] = int(facts["null_count"])
+        if name in hidden:
+            continue
         if int(facts.get("nan_count") or 0) or facts.get("has_nan") == "true":
             continue
         least, greatest = lower(kind, facts.get("min")), upper(kind, facts.get("max"))

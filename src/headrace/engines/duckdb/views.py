@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 Schemas = Mapping[str, Mapping[str, TableAt | str]]
 """Schema → name → a table at a version, or the SQL of a view over the others."""
+Private = Mapping[str, Mapping[str, Sequence[str]]]
+"""Schema → quarantine → the fields that hold personal data."""
+HIDDEN = "***"
 PORTION = 1_000
 
 
@@ -30,7 +34,7 @@ def publish(database: Path, schemas: Schemas) -> None:
         _define(con, schemas)
 
 
-def _define(con: DuckDBPyConnection, schemas: Schemas) -> None:
+def _define(con: DuckDBPyConnection, schemas: Schemas, private: Private | None = None) -> None:
     for schema, tables in schemas.items():
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {ident(schema)}")
         old = con.execute(
@@ -42,7 +46,22 @@ def _define(con: DuckDBPyConnection, schemas: Schemas) -> None:
             if name not in tables:
                 con.execute(f"DROP VIEW {ident(schema)}.{ident(name)}")
         for name, table in tables.items():
-            con.execute(f"CREATE OR REPLACE VIEW {ident(schema)}.{ident(name)} AS {view_sql(name, table)}")
+            sql = view_sql(name, table)
+            if fields := (private or {}).get(schema, {}).get(name):
+                sql = _hiding(sql, fields)
+            con.execute(f"CREATE OR REPLACE VIEW {ident(schema)}.{ident(name)} AS {sql}")
+
+
+def _hiding(sql: str, fields: Sequence[str]) -> str:
+    """The rows of a quarantine without their raw text, which nobody can search for all that is personal."""
+    patches = []
+    for name in fields:
+        given = f"coalesce(json_extract_string(fields, {text('$.' + ident(name))}), '') <> ''"
+        patches.append(f"CASE WHEN {given} THEN {text(json.dumps({name: HIDDEN}))} ELSE '{{}}' END")
+    patched = f"json_merge_patch(fields, {', '.join(patches)})::VARCHAR"
+    shown = f"CASE WHEN fields IS NOT NULL THEN {patched} END"
+    raw = f"CASE WHEN raw IS NOT NULL THEN {text(HIDDEN)} END"
+    return f"SELECT * REPLACE ({raw} AS raw, {shown} AS fields) FROM ({sql})"
 
 
 def view_sql(name: str, table: TableAt | str) -> str:
@@ -66,11 +85,13 @@ def query(
     attach: Mapping[str, Path] | None = None,
     memory: str = "1GB",
     scratch: Path | None = None,
+    private: Private | None = None,
 ) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """Column names and rows of one SELECT over the views (and `attach`ed DuckDB files, by name).
 
     It can read these tables and nothing else: other statements, other files and settings are refused with
-    ConfigError. Rows are fetched as they are asked for.
+    ConfigError. Rows are fetched as they are asked for. Of quarantines in `private` the raw text and the
+    named fields are hidden.
     """
     import duckdb
 
@@ -81,7 +102,7 @@ def query(
         con.execute("SET TimeZone = 'UTC'")
         for name, path in (attach or {}).items():
             con.execute(f"ATTACH {text(str(path))} AS {ident(name)} (READ_ONLY)")
-        _define(con, schemas)
+        _define(con, schemas, private)
         files = [str(f.path) for views in schemas.values() for t in views.values() for f in _files(t)]
         con.execute(f"SET allowed_paths = [{', '.join(text(path) for path in files)}]")
         con.execute("SET enable_external_access = false")
