@@ -11,6 +11,7 @@ import pytest
 from headrace import failpoints
 from headrace.errors import ConfigError
 from headrace.run.accept import FOLDER
+from headrace.run.diff import diff
 from headrace.run.plan import PipelinePlan, TablePlan, plan
 from headrace.spec.load import load
 from headrace.store.hold import hold
@@ -193,6 +194,22 @@ def test_changed_python_code_is_a_breaking_change(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the Python code changed"):
         go(tmp_path)
     assert go(tmp_path, accept_changes=True).tables[0].rebuilt
+
+
+def test_another_key_of_masks_is_a_breaking_change(tmp_path: Path) -> None:
+    masked = PIPELINE.replace("clean: [trim]", "clean: [trim], pii: name, mask: hash")
+    make(tmp_path, {"a.csv": day(1)}, masked + "pii_key: one\n")
+    go(tmp_path)
+    (tmp_path / "pipeline.yml").write_text(masked + "pii_key: other\n")
+    assert [str(change) for change in table(tmp_path).breaking] == [
+        "pii_key: another key masks `customer` (what is stored is not what was stored)"
+    ]
+    with pytest.raises(ConfigError, match="another key masks"):
+        go(tmp_path)
+    assert go(tmp_path, accept_changes=True).status == "success"
+    (found,) = diff(load(tmp_path), "1", "2").tables
+    assert {cause.kind for cause in found.causes} == {"configuration", "operation"}
+    assert set(found.comparison.columns) == {"customer"}
 
 
 def test_an_interrupted_epoch_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

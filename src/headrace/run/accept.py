@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import ConfigError
-from ..spec.change import Change, changes, code_change
+from ..spec.change import Change, beside, changes
 from ..spec.pipeline import TableSpec
 from ..spec.project import Project
 from ..store.records import Done, RefineLog, seal, utc
@@ -59,13 +59,12 @@ def redefined(project: Project, storage: Storage, table: str) -> Redefined | Non
 
 
 def between(log: RefineLog, done: Done, spec: TableSpec, code: str) -> list[Change]:
-    """The differences from the definition of a done epoch to `spec` with the Python `code`."""
+    """The differences from the definition of a done epoch to `spec` with `code` beside it."""
     plan = log.planned(done.epoch)
     old = TableSpec.model_validate(plan.spec)
     found = changes(old, spec, plan.evolved)
-    if old.steps and spec.steps and plan.engine.get("steps", code) != code:
-        found.append(code_change())
-    return found
+    other = beside(old, spec) if plan.engine.get("steps", code) != code else None
+    return [*found, other] if other else found
 
 
 def accept(storage: Storage, change: Redefined) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ..spec.change import changes, code_change
+from ..spec.change import beside, changes
 from ..spec.pipeline import TableSpec
 from ..store.records import Done, LandLog, Plan, RefineLog
 
@@ -36,7 +36,9 @@ def _code(first: Plan, last: Plan) -> Iterator[Cause]:
     for name in sorted({*first.engine, *last.engine}):
         old, new = first.engine.get(name, "none"), last.engine.get(name, "none")
         if old != new and name == "steps":
-            yield Cause("code", str(code_change().what) + ": the project's Python code changed")
+            specs = (TableSpec.model_validate(plan.spec) for plan in (first, last))
+            if other := beside(*specs):
+                yield Cause("code" if other.what == "steps" else "configuration", other.how)
         elif old != new:
             yield Cause("code", f"{name} {old} → {new}")
 

@@ -208,9 +208,27 @@ def _table(old: TableSpec, new: TableSpec) -> Iterator[Change]:
             yield Change(setting, _arrow(before, after))
 
 
-def code_change() -> Change:
-    """The table's Python files differ, while its definition may not."""
-    return Change("steps", "the Python code changed", _SETTINGS["steps"], ("*",), rows=True)
+def beside(old: TableSpec, new: TableSpec) -> Change | None:
+    """What differs if both definitions say the same, but not what shapes the table beside them.
+
+    That is the Python files of its steps and the key of its masks; None if one definition has neither,
+    or if their own difference says it already.
+    """
+    steps = bool(old.steps) and old.steps == new.steps
+    masked = [name for name in _keyed(old.contract) if name in _keyed(new.contract)]
+    if steps and not masked:
+        return Change("steps", "the Python code changed", _SETTINGS["steps"], ("*",), rows=True)
+    if steps:
+        how = "the Python code changed, or the key of masked columns (`pii_key`)"
+        return Change("steps", how, _SETTINGS["steps"], ("*",), rows=True)
+    if masked and not (old.steps or new.steps):
+        how = f"another key masks {_names(masked)}"
+        return Change("pii_key", how, "what is stored is not what was stored", tuple(masked))
+    return None
+
+
+def _keyed(contract: Contract) -> list[str]:
+    return [name for name, column in contract.columns.items() if column.mask in ("hash", "encrypt")]
 
 
 def _arrow(old: object, new: object) -> str:
