@@ -104,6 +104,8 @@ def refined(log: RefineLog) -> tuple[set[str], dict[str, int]]:
             continue
         keys |= set(done.files)
         if done.mode == "rebuild":
-            return keys, dict(done.inputs)
+            plan = log.planned(epoch)
+            whole = not plan.only and all(low < 0 for low, _ in plan.inputs.values())
+            return keys, dict(done.inputs) if whole else {}
         epoch = max((number for number in epochs if number < epoch), default=0)
     return keys, {}
