@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 UNIT := tests/unit src
 REST := $(filter-out tests/unit tests/golden tests/performance,$(patsubst %/,%,$(wildcard tests/*/)))
 COV := --cov --cov-append --cov-report= --cov-fail-under=0
-.PHONY: setup demo test lint format bench docs lock clean help
+.PHONY: setup demo test prove lint format bench docs lock clean help
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: $(VENV)/.dev ## All tests, unit tests first, then coverage limits
 	$(PY) -m pytest $(REST) $(COV)
 	$(PY) -m pytest tests/performance --benchmark-disable-gc
 	$(PY) scripts/check_coverage.py
+
+prove: $(VENV)/.dev ## The long trials: 300 kills, 50 zombies, 50 full disks, 24 power cuts, 200 damages
+	HEADRACE_PROVE=full $(PY) -m pytest tests/acceptance/test_prove.py tests/acceptance/test_faults.py
 
 lint: $(VENV)/.dev ## Style, types
 	$(VENV)/bin/ruff check .
