@@ -63,3 +63,37 @@ def test_no_log_of_a_table_holds_personal_data(lake: Path) -> None:
     logs = [path.read_text() for path in (lake / "lake").rglob("_delta_log/*.json")]
     assert any('"minValues' in text.replace("\\", "") for text in logs)
     assert not [text for text in logs if "x.org" in text]
+
+
+STEPS = """
+import polars as pl
+def shout(rows: pl.DataFrame) -> pl.DataFrame:
+    return helper(rows)
+def helper(rows):
+    raise ValueError(rows["customer"][0])
+def count(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(amount=pl.col("customer"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        ("shout", "ValueError at {}:6 in helper"),
+        ("count", "column `amount` came back as VARCHAR with a value"),
+    ],
+)
+def test_a_steps_error_tells_its_place_and_no_value(tmp_path: Path, step: str, says: str) -> None:
+    pytest.importorskip("polars")
+    make(
+        tmp_path,
+        {"a.csv": LINES},
+        PRIVATE.replace("    contract:", f"    steps: [{{processor: steps:{step}}}]\n    contract:"),
+    )
+    (tmp_path / "steps.py").write_text(STEPS)
+    error = go(tmp_path).tables[0].error
+    assert error is not None
+    assert says.format(tmp_path / "steps.py") in error
+    database = (tmp_path / "lake" / "catalog.db").read_bytes()
+    assert "bob@x.org" not in error
+    assert b"bob@x.org" not in database

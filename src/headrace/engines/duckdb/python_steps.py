@@ -7,12 +7,14 @@ a processor must keep: what it does not return is counted as filtered, never los
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +22,7 @@ from typing import Any
 
 from ...core import Frame
 from ...errors import ConfigError, DataError, MissingExtra
-from ...spec.pipeline import Step
+from ...spec.pipeline import Step, TableSpec
 from .frame import AUDIT, DuckFrame, Session, count, fresh, ident, native, one, text, word
 
 IDENTITY = tuple(name for name in AUDIT if name != "_epoch")
@@ -39,26 +41,30 @@ class Stream:
 
 
 def run_steps(
-    session: Session, steps: Sequence[Step], project: Path | None, table: str, columns: Mapping[str, str]
+    session: Session, spec: TableSpec, project: Path | None, table: str, columns: Mapping[str, str]
 ) -> tuple[str, int]:
-    """Puts the rows of `table` (columns, then identity) through `steps`; returns (new table, rows dropped).
+    """Puts the rows of `table` (columns, then identity) through all steps; returns (new table, rows dropped).
 
     Rows that a validator refuses are listed in table `flagged` (the identity, rule, severity) and, unless it
-    only warns, leave the table. Raises DataError if a function fails or returns what cannot be its rows.
+    only warns, leave the table. Raises DataError if a function fails or returns what cannot be its rows; of a
+    table with personal data no value is told.
     """
+    private = any(column.pii for column in spec.contract.columns.values())
     session.con.execute(
         f"CREATE TEMP TABLE flagged AS SELECT {', '.join(IDENTITY)}, '' AS rule, '' AS severity "
         f"FROM {table} WHERE false"
     )
     dropped = 0
-    for step in steps:
+    for step in spec.steps:
         name = step.processor or step.validator or ""
         function = load(name, project)
+        if private:
+            function = _silent(name, function)
         if step.validator:
             table = _validate(session, step, function, table, columns)
         else:
             before = count(session.con, table)
-            table = _process(session, name, function, table, columns)
+            table = _process(session, name, function, table, columns, private=private)
             dropped += before - count(session.con, table)
     return table, dropped
 
@@ -75,6 +81,33 @@ def load(name: str, project: Path | None) -> Callable[[Any], Any]:
     if not callable(found):
         raise ConfigError(f"step `{name}`: {path} has no function `{function}`", hint="check its spelling")
     return typing.cast(Callable[[Any], Any], found)
+
+
+def _silent(name: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`function`, whose errors tell their type and place; what they say may hold values of any row."""
+
+    @functools.wraps(function)
+    def run(frame: Any) -> Any:
+        try:
+            result = function(frame)
+            return result.collect() if hasattr(result, "collect") else result
+        except Exception as error:
+            told = f"step `{name}` failed: {type(error).__name__} at {_place(error, function)}"
+        raise DataError(
+            told,
+            hint="nothing was written; the message is not shown, since the table has personal data: "
+            "call the function on rows of your own to see it",
+        )
+
+    return run
+
+
+def _place(error: BaseException, function: Callable[[Any], Any]) -> str:
+    """File and line of the project's code where `error` came about: the innermost in the function's file."""
+    own = function.__code__.co_filename if hasattr(function, "__code__") else ""
+    frames = traceback.extract_tb(error.__traceback__)
+    inner = [frame for frame in frames if frame.filename == own] or frames
+    return f"{inner[-1].filename}:{inner[-1].lineno} in {inner[-1].name}" if inner else own
 
 
 def _module(module_name: str, path: Path, name: str) -> ModuleType:
@@ -147,17 +180,25 @@ def _portions(
         try:
             result = function(argument)
             result = result.collect() if hasattr(result, "collect") else result
+        except DataError:
+            raise
         except Exception as error:
             raise DataError(
                 f"step `{name}` failed on {rows:,} rows from {start:,}: {type(error).__name__}: {error}",
-                hint="nothing was written; `headrace run --debug` shows the traceback",
+                hint="nothing was written; call the function on some of the rows to see where it fails",
             ) from error
         del argument  # a stream that was not drained would keep the session occupied
         yield start, result
 
 
 def _process(
-    session: Session, name: str, function: Callable[[Any], Any], table: str, columns: Mapping[str, str]
+    session: Session,
+    name: str,
+    function: Callable[[Any], Any],
+    table: str,
+    columns: Mapping[str, str],
+    *,
+    private: bool,
 ) -> str:
     con, made = session.con, fresh("stepped")
     con.execute(f"CREATE TEMP TABLE {made} AS SELECT * FROM {table} WHERE false")
@@ -168,12 +209,14 @@ def _process(
                 f"step `{name}` returned {type(result).__name__}, which is no frame",
                 hint="return a polars or pandas DataFrame, a pyarrow Table, or anything Arrow can stream",
             )
-        _take(session, name, result, made, shown)
+        _take(session, name, result, made, shown, private=private)
     _check_rows(session, name, table, made)
     return made
 
 
-def _take(session: Session, name: str, result: Any, into: str, columns: Mapping[str, str]) -> None:
+def _take(
+    session: Session, name: str, result: Any, into: str, columns: Mapping[str, str], *, private: bool
+) -> None:
     """Appends a function's result to `into` if every value keeps its meaning in the column's type."""
     con, back = session.con, fresh("back")
     con.register(f"{back}_stream", Stream(result))
@@ -198,7 +241,8 @@ def _take(session: Session, name: str, result: Any, into: str, columns: Mapping[
         bad = con.execute(f"SELECT {quoted} FROM {back} WHERE NOT ({same}) LIMIT 1").fetchall()
         if bad:
             raise DataError(
-                f"step `{name}`: column `{column}` came back as {types[column]} with {bad[0][0]!r}, "
+                f"step `{name}`: column `{column}` came back as {types[column]} with "
+                f"{'a value' if private else repr(bad[0][0])}, "
                 f"which is no {kind}",
                 hint=f"return `{column}` as {kind}; nothing is rounded or cut silently",
             )

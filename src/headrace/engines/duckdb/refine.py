@@ -187,9 +187,7 @@ class _Refinement:
             columns["_deleted"] = "boolean"
         listed = ", ".join(ident(name) for name in (*columns, *IDENTITY))
         con.execute(f"CREATE TEMP TABLE stepping AS SELECT {listed} FROM good")
-        self.base, dropped = run_steps(
-            self.session, self.step.spec.steps, engine.project, "stepping", columns
-        )
+        self.base, dropped = run_steps(self.session, self.step.spec, engine.project, "stepping", columns)
         self.stepped = True
         con.execute(f"CREATE OR REPLACE TEMP VIEW good AS SELECT * FROM {self.base}")
         same = " AND ".join(f"f.{name} IS NOT DISTINCT FROM t.{name}" for name in IDENTITY)
