@@ -33,9 +33,11 @@ from .origin import Objects, Origin, chosen, origin
 from .portions import again, picked, portion
 from .report import Event, Ledger, Listener, TableReport
 from .restored import resume
-from .trail import check_trail
+from .trail import check_heads, check_trail, heads_of
 
 Mode = Literal["increment", "rebuild", "onto base"]
+CORRECTIONS = " corrections"
+"""What the land stream of corrections is called among those of sources, which have no such name."""
 AGAIN = 3
 """How often one epoch is computed anew because maintenance has rewritten files that it was to change."""
 
@@ -83,6 +85,11 @@ class Refinery:
     run_id: str = ""
 
     @property
+    def streams(self) -> dict[str, LandLog]:
+        """All land streams that are read."""
+        return {**self.lands, **({CORRECTIONS: self.corrections} if self.corrections else {})}
+
+    @property
     def stream(self) -> str:
         return f"headrace:{self.name}"
 
@@ -117,6 +124,9 @@ def refine(work: Refinery, *, rebuild: str | None = None, only: Sequence[str] = 
     if doubt and doubt.mode == "restore":
         resume(work.storage, doubt, log)
         return refine(work, rebuild=rebuild, only=only)
+    if doubt:
+        high = {source: to for source, (_, to) in doubt.inputs.items()}
+        check_heads(work.streams, {**high, CORRECTIONS: doubt.corrections[1]}, doubt)
     hold = None if doubt else held(work.storage, work.name)
     planned = portion(work, log, only, next_plan) if only and not (doubt or hold) else None
     plan = None if hold else doubt or (planned if only else next_plan(work, log, rebuild))
@@ -215,6 +225,8 @@ def verify(work: Refinery, log: RefineLog, writer: TableWriter) -> None:
         if others := table.foreign(known["version"], snapshot.at.version):
             raise Fenced(f"table `{name}`: version {others[0]} was committed by somebody else", hint=hint)
     check_trail(log, writer.tables, erased(work.storage))
+    if last := log.last:
+        check_heads(work.streams, {**last.inputs, CORRECTIONS: last.corrections}, last)
 
 
 def next_plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | None:
@@ -269,6 +281,7 @@ def next_plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | Non
         corrections=(-1 if reason else since, fixed),
         base=newest(work.storage),
         forgotten=_forgotten(work),
+        heads=heads_of(work.streams, {**heads, CORRECTIONS: fixed}),
         only=only,
     )
 
@@ -341,6 +354,7 @@ def _execute(
         corrections=plan.corrections[1],
         forgotten=plan.forgotten,
         run_id=work.run_id,
+        heads=plan.heads,
     )
     log.finish(done)
     reach("refine.done")

@@ -1,4 +1,4 @@
-"""Whether what a table's log says is still what its done records say it said."""
+"""Whether the logs that refinement rests on are still what its own records say they were."""
 
 from __future__ import annotations
 
@@ -6,7 +6,28 @@ from collections.abc import Mapping
 
 from ..errors import Corrupt
 from ..store.delta import Table
-from ..store.records import RefineLog
+from ..store.records import Done, LandLog, Plan, RefineLog
+
+
+def heads_of(lands: Mapping[str, LandLog], inputs: Mapping[str, int]) -> dict[str, str]:
+    """sha256 of each land stream's record at the epoch given, which stands for all before it."""
+    return {
+        name: lands[name].records[epoch].sha256
+        for name, epoch in inputs.items()
+        if name in lands and 0 <= epoch <= lands[name].epoch
+    }
+
+
+def check_heads(lands: Mapping[str, LandLog], inputs: Mapping[str, int], known: Plan | Done) -> None:
+    """Raises `Corrupt` if land records that `known` counts as read are gone, or others have their numbers."""
+    found = heads_of(lands, inputs)
+    for name, digest in known.heads.items():
+        if name in lands and found.get(name) != digest:
+            raise Corrupt(
+                f"land stream `{lands[name].stream}`: record {inputs[name]} is not the one that was refined"
+                f" into `{known.table}`: it is gone, or was replaced",
+                hint=f"restore _headrace/land/{lands[name].stream}/ from a backup; nothing was written",
+            )
 
 
 def check_trail(log: RefineLog, tables: Mapping[str, Table], erased: int) -> None:

@@ -260,6 +260,8 @@ class Plan:
     """Of a restore: the epoch that is to come back."""
     versions: Mapping[str, int] = field(default_factory=dict)
     """Of a restore: output table → its version in that epoch; -1 makes it empty."""
+    heads: Mapping[str, str] = field(default_factory=dict)
+    """Land stream → sha256 of the newest record in `inputs`, which stands for all before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +292,8 @@ class Done:
     """The newest erasure that it knows of."""
     run_id: str = ""
     """The run that did it, by which a lost catalog is filled again."""
+    heads: Mapping[str, str] = field(default_factory=dict)
+    """Land stream → sha256 of the newest record that was refined."""
 
 
 class RefineLog:
