@@ -122,7 +122,7 @@ class Files(BaseModel):
                 yield None
 
     def listing(self, ctx: Reading) -> list[RawFile]:
-        """What `read` would offer now; of files that are new or may have changed nothing is read or landed."""
+        """What `read` would offer now; of files that are new or may have changed nothing is read."""
         judge = _Judge(ctx)
         return [_raw(entry, self._how(), judge) for entry in self._news(ctx)]
 
