@@ -180,6 +180,10 @@ def pipeline(**changes: Any) -> list[str]:
             },
             "references go in a circle",
         ),
+        (
+            {"a": {"columns": {"x": {"type": "integer", "references": "a.id"}}}},
+            "references: `a.id` is of the table itself",
+        ),
     ],
 )
 def test_refused_pipelines(changes: dict[str, Any], message: str) -> None:

@@ -135,6 +135,10 @@ def _table(config: PipelineConfig, name: str, table: TableSpec) -> Iterator[Prob
                 yield Problem((what, place), message, "name another column")
     for column, spec in columns.items():
         other, _, key = (spec.references or "").partition(".")
+        if other == name:
+            message = f"references: `{spec.references}` is of the table itself, which is not complete yet"
+            hint = "leave `references` out, and test it in gold, where all rows are there"
+            yield Problem(("contract", "columns", column, "references"), message, hint)
         target = config.tables[other].contract.columns.get(key) if other in config.tables else None
         if target and not _comparable(spec.type, target.type):
             message = (

@@ -117,7 +117,9 @@ def row_tests(step: TableStep, dialect: str = "duckdb") -> list[RowTest]:
         if reference.on_missing == "quarantine":
             stored = masked(reference.column, step.spec.contract.columns[reference.column].mask)
             keys = f"SELECT {name(reference.key)} FROM {name(f'ref_{reference.table}')}"
-            known = f"{stored} IN ({keys} WHERE {name(reference.key)} IS NOT NULL)"
+            # NULL among no keys at all would be false, and no longer unknown.
+            missing = f"{name(reference.column)} IS NULL"
+            known = f"{missing} OR {stored} IN ({keys} WHERE {name(reference.key)} IS NOT NULL)"
             tests.append(
                 RowTest(f"{reference.column}.reference", reference.severity, known, False, reference.column)
             )

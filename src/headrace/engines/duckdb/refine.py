@@ -100,8 +100,11 @@ def raw_inputs(value: Input | Sequence[RawInput] | None) -> list[RawInput]:
     return [each for each in found if isinstance(each, RawInput)]
 
 
-def _reference(session: Session, table: str, at: TableAt) -> None:
-    """The rows that a foreign key may point to; tombstones are none."""
+def _reference(session: Session, step: TableStep, table: str, at: TableAt) -> None:
+    """The rows that a foreign key may point to; tombstones are none, and a table without data has none."""
+    if not at.columns:
+        keys = {each.key: step.columns[each.column] for each in step.references if each.table == table}
+        at = replace(at, columns=keys)
     alive = " WHERE NOT coalesce(_deleted, false)" if "_deleted" in at.columns else ""
     session.con.execute(
         f"CREATE OR REPLACE TEMP VIEW {ident('ref_' + table)} AS SELECT * FROM ({table_sql(at)}){alive}"
