@@ -250,6 +250,49 @@ def test_headers_are_matched_by_policy_and_reordered(tmp_path):
     assert refused.rejects == [("1.csv", 2, "1,x,2", "header.missing_column")]
 
 
+@pytest.mark.parametrize(
+    ("name", "data"), [("1.csv", "foo,bar\n1,2\n"), ("1.txt", "\x8e1f\n\x8f2\n"), ("1.jsonl", '{"foo":1}\n')]
+)
+def test_a_file_without_any_column_of_the_contract_gives_no_rows_of_nothing(tmp_path, name, data):
+    (tmp_path / name).write_text(data, encoding="utf-8")
+    result = run([tmp_path / name], {"id": ["id"], "name": ["name"], "c": ["foo"]}, evolved=["c"])
+    assert result.rows == []
+    last = data.count("\n")
+    assert result.rejects == [(name, last, data.split("\n")[last - 1], "header.no_column")]
+
+
+def test_an_evolved_column_is_none_that_a_file_must_have(tmp_path):
+    (tmp_path / "1.csv").write_text("id,name\n1,x\n")
+    columns = {"id": ["id"], "name": ["name"], "new": ["New"]}
+    assert run([tmp_path / "1.csv"], columns, evolved=["new"], on_missing="quarantine").values == [
+        ("1", "x", None)
+    ]
+
+
+@pytest.mark.parametrize("header", ["id,amt,amt,name", "id,AMT,amt,name", "id,amt,Amt ,name"])
+def test_two_fields_of_one_name_are_not_one_column_whose_other_values_vanish(tmp_path, header):
+    (tmp_path / "1.csv").write_text(f"{header}\n1,2,3,x\n")
+    columns = {"id": ["id"], "amt": ["amt"], "name": ["name"]}
+    assert run([tmp_path / "1.csv"], columns).rejects == [("1.csv", 2, "1,2,3,x", "header.duplicate_column")]
+    both = {"id": ["id"], "one": header.split(",")[1:2], "two": header.split(",")[2:3]}
+    if len(set(header.split(","))) == 4:
+        assert run([tmp_path / "1.csv"], columns, case="exact").values == [
+            ("1", "3" if "AMT" in header else "2", "x")
+        ]
+        assert run([tmp_path / "1.csv"], both).values == [("1", "2", "3")]
+
+
+def test_a_field_without_a_name_is_called_after_its_place(tmp_path):
+    (tmp_path / "1.csv").write_text("id,,name, \n1,2,x,4\n")
+    columns = {"id": ["id"], "name": ["name"]}
+    extra = {"column2": ["column2"], "column4": ["column4"]}
+    evolved = run([tmp_path / "1.csv"], {**columns, **extra}, evolved=list(extra), header=True)
+    assert evolved.values == [("1", "x", "2", "4")]
+    assert run([tmp_path / "1.csv"], columns, on_new="freeze", header=True).values == [("1", "x")]
+    refused = run([tmp_path / "1.csv"], columns, on_new="quarantine", header=True)
+    assert refused.rejects == [("1.csv", 2, "1,2,x,4", "header.unknown_column")]
+
+
 def test_many_files_of_one_header_keep_their_own_lines(tmp_path):
     paths = []
     for i in range(60):

@@ -201,7 +201,8 @@ def test_the_fast_way_and_the_strict_way_agree(tmp_path, records, compact):
     texts = [json.dumps(r, separators=separators, ensure_ascii=compact) for r in records]
     paths = Paths([[("a",)], [("b",)], [("c", "d"), ("c",)]], 3, False, False)
     result = lines(tmp_path, *texts)
-    assert result.rejects == []
+    assert result.rules == [(n, "header.no_column") for n, r in enumerate(records, 1) if not r]
+    texts = [t for t, r in zip(texts, records, strict=True) if r]
 
     def plain(values):
         # Containers may differ in how a text inside them is escaped, not in what they say.

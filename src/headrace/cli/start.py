@@ -60,7 +60,7 @@ def proposed(name: str, folder: Path, source: Path) -> tuple[dict[str, str], lis
     with tempfile.TemporaryDirectory(prefix="headrace-") as scratch, DuckEngine(Path(scratch)) as engine:
         con = engine.session.con
         raw = RawInput(table, [(1, landed, source.resolve())])
-        staged = stage(con, [raw], {name: [name] for name in headers}, scratch=engine.scratch)
+        staged = stage(con, [raw], {name: [name] for name in headers}, case="exact", scratch=engine.scratch)
         profiles = profile(con, staged.relation, headers)
         together = composite_keys(con, staged.relation, profiles)
     proposal = propose(table, profiles, profiles[0].rows, together)
@@ -72,8 +72,17 @@ def proposed(name: str, folder: Path, source: Path) -> tuple[dict[str, str], lis
 def _headers(form: Mapping[str, Any], source: Path) -> list[str]:
     """Names of the file's fields, as staging calls them."""
     named = form.get("header") or form.get("keys")
+    if named and form.get("header"):
+        found = [name if name.strip() else f"column{place + 1}" for place, name in enumerate(named)]
+        twice = next((name for place, name in enumerate(found) if name in found[:place]), None)
+        if twice is not None:
+            raise ConfigError(
+                f"`{source}`: two columns are called `{twice}`, so nobody could tell which is meant",
+                hint=f"rename one of them: headers are {', '.join(found)}",
+            )
+        return found
     if named:
-        return list(dict.fromkeys(header for header in named if header.strip()))
+        return [name for name in named if name.strip()]
     if count := form.get("columns"):
         return [f"column{place + 1}" for place in range(count)]
     raise ConfigError(

@@ -21,5 +21,7 @@ def unknown_headers(spec: TableSpec, format: Mapping[str, Any], known: Sequence[
         for source in [name] if not column.source else column.source:
             taken |= {fold(source), fold(source.partition(".")[0])}
         taken.add(fold(name))
-    headers = format.get("header") or format.get("keys") or []
-    return [header for header in headers if header and fold(header.strip()) not in taken]
+    headers = [str(header) for header in format.get("header") or format.get("keys") or []]
+    if format.get("header"):  # a field without a name is called after its place, as staging does
+        headers = [name if name.strip() else f"column{place + 1}" for place, name in enumerate(headers)]
+    return [name for name in dict.fromkeys(headers) if name and fold(name.strip()) not in taken]

@@ -191,6 +191,7 @@ def _reread(engine: DuckEngine, step: TableStep, found: str, raw: Sequence[RawIn
         con,
         some,
         step.inputs,
+        evolved=step.evolved,
         case=contract.header_case,
         on_new=contract.on_new_column,
         on_missing=contract.on_missing_column,

@@ -61,6 +61,7 @@ def refine(engine: DuckEngine, step: TableStep, inputs: Inputs, *, epoch: int, n
         session.con,
         raw,
         step.inputs,
+        evolved=step.evolved,
         case=contract.header_case,
         on_new=contract.on_new_column,
         on_missing=contract.on_missing_column,

@@ -51,6 +51,7 @@ def stage(
     columns: Mapping[str, Sequence[str]],
     *,
     extras: Sequence[str] = (),
+    evolved: Sequence[str] = (),
     case: Literal["ignore", "exact"] = "ignore",
     on_new: Drift = "evolve",
     on_missing: Literal["accept", "quarantine"] = "accept",
@@ -60,13 +61,14 @@ def stage(
 ) -> Staged:
     """Reads every record of `inputs` exactly once; a bad record or file never stops the others.
 
-    `columns` maps staged columns to accepted header names or JSON paths, `extras` are headers to carry under
-    their own name. The relation has these as VARCHAR, then `_source`, `_file`, `_ingested_at`, `_line`.
+    `columns` maps staged columns to accepted header names or JSON paths (`evolved` are the last of these, if
+    beyond the contract); `extras` are headers to carry under their own name. The relation has these as
+    VARCHAR, then `_source`, `_file`, `_ingested_at`, `_line`.
     With `shape`, its columns stand in place of the texts, made while the files are read.
     Tables of an earlier call with the same `into` are replaced.
     """
     _clear(con, into)
-    run = Stage(con, into, Wanted(columns, extras, case, on_new, on_missing), scratch, shape)
+    run = Stage(con, into, Wanted(columns, extras, case, on_new, on_missing, evolved), scratch, shape)
     files = [
         StagedFile(place, source, landed, Path(path))
         for place, (source, landed, path) in enumerate(

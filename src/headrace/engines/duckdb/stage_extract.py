@@ -70,6 +70,9 @@ def _doubt(paths: Paths, usual: Mapping[Path, Sequence[str]]) -> str:
         *(_twice(f"kk[{i + 1}]", usual.get(path, ())) for i, path in enumerate(paths.parents)),
         *(f"(s{i} IS NOT NULL AND e{i} IS NULL)" for i in range(len(paths.all))),
     ]
+    if own := list(dict.fromkeys(path for column in paths.columns[: paths.contract] for path in column)):
+        place = {path: i for i, path in enumerate(paths.all)}
+        doubts.append("(" + " AND ".join(f"s{place[path]} IS NULL" for path in own) + ")")
     if paths.refuse_new:
         doubts.append(f"NOT list_has_all([{', '.join(map(text, paths.roots))}], k)")
     if paths.refuse_missing:

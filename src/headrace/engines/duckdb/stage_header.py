@@ -39,11 +39,21 @@ def resolve(wanted: Wanted, form: Mapping[str, Any]) -> Header | None:
         return None
     given = form.get("names") or [f"column{i + 1}" for i in range(width)]
     names = [str(n) for n in (header if header is not None else given)]
-    found = match(wanted, names)
+    called = named(names)
+    found = match(wanted, called)
     if header is None and all(f is None for f in found) and len(wanted.columns) == width:
         found = [*range(width), *([None] * (len(wanted.names) - width))]
     lines = 0 if header is None else 1 + sum(n.count("\n") for n in names)
-    return Header(width, lines, names if header is not None else None, found, refused(wanted, names, found))
+    return Header(width, lines, names if header is not None else None, found, refused(wanted, called, found))
+
+
+def named(names: Sequence[str]) -> list[str]:
+    """A field without a name is called after its place.
+
+    >>> named(["id", "", "name"])
+    ['id', 'column2', 'name']
+    """
+    return [name if name.strip() else f"column{place + 1}" for place, name in enumerate(names)]
 
 
 def match(wanted: Wanted, names: Sequence[str]) -> list[int | None]:
@@ -69,8 +79,27 @@ def fold(name: str) -> str:
     return name.strip().casefold()
 
 
+def _reaches(wanted: Wanted, names: Sequence[str]) -> bool:
+    """Whether a path of the contract leads into one of the fields."""
+    roots = {name.partition(".")[0] for path in wanted.columns.values() for name in path if "." in name}
+    return not roots.isdisjoint(names)
+
+
+def _twice(wanted: Wanted, names: Sequence[str], found: Sequence[int | None]) -> bool:
+    """Whether a field has the name of one that is read, so that its values would vanish."""
+    alike = fold if wanted.case == "ignore" else str
+    used = {f for f in found if f is not None}
+    read = {alike(names[f]) for f in used}
+    return any(alike(name) in read for place, name in enumerate(names) if place not in used)
+
+
 def refused(wanted: Wanted, names: Sequence[str], found: Sequence[int | None]) -> str | None:
-    if wanted.on_missing == "quarantine" and any(f is None for f in found[: len(wanted.columns)]):
+    own = found[: wanted.contract]
+    if own and all(f is None for f in own) and not _reaches(wanted, names):
+        return "header.no_column"
+    if _twice(wanted, names, found):
+        return "header.duplicate_column"
+    if wanted.on_missing == "quarantine" and any(f is None for f in own):
         return "header.missing_column"
     if wanted.on_new == "quarantine":
         used = {f for f in found if f is not None}

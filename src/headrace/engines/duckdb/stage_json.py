@@ -49,9 +49,7 @@ def paths(wanted: Wanted, forms: Iterable[Mapping[str, Any]]) -> Paths:
         for column, accepted in wanted.columns.items()
     ]
     columns += [[(name,)] for name in wanted.names if name not in wanted.columns]
-    return Paths(
-        columns, len(wanted.columns), wanted.on_new == "quarantine", wanted.on_missing == "quarantine"
-    )
+    return Paths(columns, wanted.contract, wanted.on_new == "quarantine", wanted.on_missing == "quarantine")
 
 
 def stage_jsonl(stage: Stage, files: Sequence[StagedFile]) -> None:

@@ -50,6 +50,13 @@ class Wanted:
     case: Literal["ignore", "exact"]
     on_new: str
     on_missing: str
+    evolved: Sequence[str] = ()
+    """Those of `columns` that are beyond the contract: a file need not have them."""
+
+    @property
+    def contract(self) -> int:
+        """So many of `names`, the first ones, are the contract's."""
+        return len(self.columns) - len(self.evolved)
 
     @property
     def names(self) -> list[str]:

@@ -14,7 +14,7 @@ from headrace.errors import MissingExtra
 from .raw import BROKEN, open_plain
 from .stage_columnar import unreadable
 from .stage_csv import stage_csv
-from .stage_header import match, refused
+from .stage_header import match, named, refused
 from .stage_parts import Stage, StagedFile, Wanted
 from .stage_slow import UNREADABLE, Numbered
 
@@ -52,6 +52,7 @@ def _stage_records(
     rows, number = Numbered(stage, file), 0
     try:
         names, records = read(file)
+        names = named(names)
         getters = _getters(stage.wanted, names)
         rule = refused(stage.wanted, names, match(stage.wanted, names)) if names else None
         for number, values in records:

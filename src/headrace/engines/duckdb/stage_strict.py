@@ -17,7 +17,7 @@ class Paths:
 
     columns: Sequence[Sequence[Path]]
     contract: int
-    """So many of the columns are the contract's; the rest are extras."""
+    """So many of the columns are the contract's; the rest are beyond it."""
     refuse_new: bool
     refuse_missing: bool
 
@@ -104,8 +104,10 @@ def _flaw(record: Object, paths: Paths) -> str | None:
             return DUPLICATE
     if paths.refuse_new and not record.keys() <= set(paths.roots):
         return "header.unknown_column"
-    contract = paths.columns[: paths.contract]
-    if paths.refuse_missing and not all(any(_find(record, p)[1] for p in column) for column in contract):
+    there = [any(_find(record, p)[1] for p in column) for column in paths.columns[: paths.contract]]
+    if there and not any(there):
+        return "header.no_column"
+    if paths.refuse_missing and not all(there):
         return "header.missing_column"
     return None
 
