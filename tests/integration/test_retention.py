@@ -23,6 +23,7 @@ from headrace.errors import Busy, ConfigError, Corrupt
 from headrace.run import refine as refining
 from headrace.run.alone import alone
 from headrace.run.report import Event
+from headrace.run.restore import Point, restore
 from headrace.run.retention import Expiry, adopt, expire
 from headrace.run.runner import open_storage
 from headrace.spec.load import load
@@ -300,6 +301,59 @@ def test_deletions_stay_deleted(tmp_path: Path) -> None:
         shutil.copy(tmp_path / "data" / name, clean / "data" / name)
         go(clean)
     assert content(clean) == before
+
+
+def test_of_a_table_that_each_delivery_replaces_only_the_newest_counts(tmp_path: Path) -> None:
+    pipeline = APPEND.replace("partition_by: customer", "mode: replace")
+    make(tmp_path, {}, pipeline)
+    for number in range(3):
+        put(tmp_path, f"{number}.csv", [f"{number},ann,{number}.00"], "order_id,customer,amount")
+        go(tmp_path)
+    found = old(tmp_path)
+    assert found.kept == {"newest delivery of a table that each one replaces": 1}
+    assert bronze(tmp_path) == ["2.csv"]
+    before = rows(tmp_path, "silver.events")
+    rebuilt(tmp_path, "events")
+    assert rows(tmp_path, "silver.events") == before
+    put(tmp_path, "3.csv", ["3,bob,3.00"], "order_id,customer,amount")
+    go(tmp_path)
+    assert len(old(tmp_path).objects) == 1
+    (tmp_path / "pipeline.yml").write_text(pipeline.replace("amount:   {", "amount: {max: 99, "))
+    assert go(tmp_path, accept_changes=True).status == "success", "nothing that is gone has a part in it"
+    (row,) = rows(tmp_path, "silver.events")
+    assert "bob" in row
+
+
+def test_what_a_table_passed_over_is_not_in_its_base(tmp_path: Path) -> None:
+    landed(tmp_path, range(2))
+    now = "\n  late: {from: orders, start: now, contract: {columns: {customer: {}}}}\n"
+    (tmp_path / "pipeline.yml").write_text(PIPELINE + now)
+    go(tmp_path)
+    for number in (2, 3):
+        put(tmp_path, f"{number}.csv", lines(number))
+        go(tmp_path)
+    before = rows(tmp_path, "silver.late")
+    assert len(before) == 24
+    for epoch in (1, 3, 4):
+        old(tmp_path, clock(tmp_path, epoch=epoch))
+        rebuilt(tmp_path, "late")
+        assert rows(tmp_path, "silver.late") == before
+    assert not bronze(tmp_path)
+
+
+def test_a_table_set_back_to_before_expired_bronze_is_rebuilt_and_never_continued(tmp_path: Path) -> None:
+    landed(tmp_path)
+    before = content(tmp_path)
+    old(tmp_path, clock(tmp_path, epoch=3))
+    restore(load(tmp_path), "orders", Point(epoch=1))
+    once = content(tmp_path)
+    assert len(once["silver.orders"]) < len(before["silver.orders"])
+    report = go(tmp_path)
+    assert "was set back to before 2 objects that are gone from bronze" in str(report.tables[0].error)
+    assert content(tmp_path) == once
+    assert "unrefined" in old(tmp_path).kept
+    rebuilt(tmp_path)
+    assert content(tmp_path) == before
 
 
 def test_columns_that_came_later_are_there_after_a_rebuild(tmp_path: Path) -> None:

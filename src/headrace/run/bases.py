@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..core import Frame, Outcome, TableAt, Write, Written
+from ..spec.pipeline import TableSpec
 from ..sql import compile_table
 from ..store.base import Base
 from ..store.records import RefineLog, utc
 from ..store.storage import sync_files
 from .origin import Objects
 from .refine import Refinery, inputs_of, ledger_of, parts_of
+
+
+def covering(base: Base | None, fingerprint: str, spec: TableSpec, streams: Sequence[str]) -> Base:
+    """`base`, or an empty one, that answers for `streams` too; nothing of them is in it yet."""
+    if base is None or not base.objects:
+        accepts = base.accepts if base else {}
+        return Base(fingerprint, sorted(streams), spec.key_columns, spec.partition_by, {}, accepts)
+    return replace(base, streams=sorted({*base.streams, *streams}))
 
 
 def grown(
@@ -40,7 +50,7 @@ def grown(
         # good once, bad now: a row that they refer to is gone, say
         bad = {pair[1].key for source, pair in objects if run([(source, pair)]).quarantined}
         return None, bad or {item.key for _, (_, item) in objects}
-    known = base or Base(work.fingerprint, (), work.spec.key_columns, work.spec.partition_by)
+    known = covering(base, work.fingerprint, work.spec, [land.stream for land in work.lands.values()])
     outputs: dict[str, TableAt] = dict(known.outputs)
     written: list[Written] = []
     for write, frame in parts_of(step, outcome, "onto base")[1:]:
@@ -49,8 +59,7 @@ def grown(
     ledger_of(outcome, written[0]).check(work.name)
     new = [file.path for at in outputs.values() for file in at.files if file.path.is_relative_to(into)]
     sync_files(new, work.storage.root)
-    streams = {*known.streams, *(land.stream for land in work.lands.values())}
-    return replace(known, streams=sorted(streams), outputs=outputs), set()
+    return replace(known, outputs=outputs, objects=known.objects + len(objects)), set()
 
 
 def _applied(work: Refinery, at: TableAt, write: Write, frame: Frame, into: Path) -> tuple[TableAt, Written]:

@@ -58,11 +58,13 @@ def origin(work: Refinery, plan: Plan) -> Origin:
         for source, (epoch, item) in objects
         if lacks(source, epoch, item) and work.lands[source].stream not in covered
     ]
-    if base and plan.mode == "rebuild" and base.fingerprint != plan.fingerprint:
+    if base and plan.mode == "rebuild" and not base.fits(plan.fingerprint):
         raise _changed(work, state)
     if lost:
         raise _lost(work, lost, left, known=bool(plan.prev))
-    if base is None or plan.mode != "rebuild":
+    if plan.mode != "rebuild" and plan.prev and len(left) < len(objects):
+        raise _replayed(work, state, len(objects) - len(left))
+    if base is None or not base.objects or plan.mode != "rebuild":
         return Origin(left)
     if names := _replaced(work, state, base, left):
         raise _new_version(work, state, names)
@@ -119,6 +121,14 @@ def _lost(work: Refinery, lost: Objects, left: Objects, *, known: bool) -> Confi
     return ConfigError(
         f"new table `{work.name}` cannot be filled from the beginning: {told}",
         hint="set `start: now`; or, to begin with what is left, " + ADOPT.format(table=work.name),
+    )
+
+
+def _replayed(work: Refinery, state: Expired, count: int) -> ConfigError:
+    return ConfigError(
+        f"table `{work.name}` was set back to before {count} objects that are gone from bronze since"
+        f" {state.time[:10]} (retention): they cannot be refined one by one again",
+        hint=f"`headrace run --rebuild {work.name}` computes the table from its base and all that is left",
     )
 
 

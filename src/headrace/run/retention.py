@@ -28,10 +28,11 @@ from ..store.delta import Table
 from ..store.records import LandLog, RefineLog, utc
 from ..store.storage import LocalStorage, scratch_folder
 from .alone import alone
-from .bases import grown
+from .bases import covering, grown
 from .corrected import corrections_log, wait
 from .origin import chosen
 from .parts import code_of, part, refinery
+from .portions import again
 from .refine import fingerprint_of
 from .report import Listener, silent
 
@@ -72,6 +73,10 @@ class Reader:
     fingerprint: str
     log: RefineLog
     blocked: str
+    replaced: bool
+    """Whether each delivery replaces the table."""
+    reads: frozenset[str] | None
+    """Keys of the objects that a rebuild would read, in base or not; None for all."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ class Keeper:
         log = RefineLog(self.storage, name)
         fingerprint = fingerprint_of(spec, code_of(self.project, spec))
         base = self.state.bases.get(name)
-        covered = base.streams if base else ()
+        lands = {source: self.lands[source] for source in spec.source}
         blocked = ""
         if log.last is None:
             blocked = "unrefined"
@@ -114,17 +119,13 @@ class Keeper:
             blocked = f"an epoch of `{name}` is not finished"
         elif wait(corrections_log(self.storage, name), log.last):
             blocked = f"corrections of `{name}` wait"
-        elif log.last.fingerprint != fingerprint or (base and base.fingerprint != fingerprint):
+        elif log.last.fingerprint != fingerprint or (base and not base.fits(fingerprint)):
             blocked = f"`{name}` has changed and was not computed anew"
-        elif any(
-            self.state.lacks(self.lands[source].stream, epoch, item)
-            for source, (epoch, item) in chosen(
-                self.lands, {s: (-1, self.lands[s].epoch) for s in spec.source}
-            )
-            if self.lands[source].stream not in covered
-        ):
+        elif uncovered(self.state, lands, base):
             blocked = f"`{name}` has no base for what is gone already"
-        return Reader(name, fingerprint, log, blocked)
+        reads = again(spec, log, lands)
+        replaced = spec.effective_mode == "replace"
+        return Reader(name, fingerprint, log, blocked, replaced, None if reads is None else frozenset(reads))
 
     def survey(self, cutoff: str) -> tuple[list[Old], Counter[str]]:
         """Objects that arrived before `cutoff` and may go; the others by their reason to stay."""
@@ -158,6 +159,8 @@ class Keeper:
                 return reader.blocked
             if reader.log.last is None or epoch > reader.log.last.inputs.get(source, -1):
                 return "unrefined"
+            if reader.replaced and reader.reads and item.key in reader.reads:
+                return "newest delivery of a table that each one replaces"
         micros = (datetime.fromisoformat(item.arrived) - EPOCH) // timedelta(microseconds=1)
         if any((source, item.name, micros) in self.quarantined(reader.name) for reader in readers):
             return "quarantined"
@@ -185,20 +188,27 @@ class Keeper:
         moving = [(old.source, (old.epoch, old.item)) for old in going if old.how == "base"]
         sources = {source for source, _ in moving}
         found: dict[str, Base] = {}
-        for name, base in self.state.bases.items():
+        for name, kept in self.state.bases.items():
             known = name in self.project.config.tables
-            if known or not any(old.stream in base.streams for old in going if old.how == "base"):
-                found[name] = base
+            if known or not any(old.stream in kept.streams for old in going if old.how == "base"):
+                found[name] = kept
         for name, spec in self.project.config.tables.items():
             if not sources & set(spec.source):
                 continue
-            objects = [pair for pair in moving if pair[0] in spec.source]
+            reader, base = self.readers[name], self.state.bases.get(name)
+            objects = [
+                (source, (epoch, item))
+                for source, (epoch, item) in moving
+                if source in spec.source and (reader.reads is None or item.key in reader.reads)
+            ]
+            if not objects:
+                found[name] = covering(base, reader.fingerprint, spec, self.streams(name))
+                continue
             lands = {source: self.lands[source] for source in spec.source}
-            reader = self.readers[name]
             with refinery(
                 self.project, name, self.storage, lands, self.scratch / name, self.listener
             ) as work:
-                new, bad = grown(work, reader.log, self.state.bases.get(name), objects, data / name)
+                new, bad = grown(work, reader.log, base, objects, data / name)
             if new is None:
                 return {}, bad
             found[name] = new
@@ -207,6 +217,18 @@ class Keeper:
     def busy(self) -> set[str]:
         """Tables that have planned an epoch since: they may still need what is gone or replaced."""
         return {name for name in self.project.config.tables if RefineLog(self.storage, name).open_plans()}
+
+
+def uncovered(state: Expired, lands: Mapping[str, LandLog], base: Base | None) -> bool:
+    """Whether objects are gone of streams that the base does not answer for; replaced ones do not count."""
+    streams = base.streams if base else ()
+    return any(
+        state.lacks(lands[source].stream, epoch, item)
+        for source, (epoch, item) in chosen(
+            lands, {source: (-1, land.epoch) for source, land in lands.items()}
+        )
+        if lands[source].stream not in streams
+    )
 
 
 def expire(
@@ -252,13 +274,15 @@ def adopt(project: Project, storage: LocalStorage, table: str) -> bool:
             f"table `{table}` is not defined", hint=f"tables: {', '.join(project.config.tables)}"
         )
     spec = project.config.tables[table]
-    lands = [LandLog(storage, project.stream(source)) for source in spec.source]
+    lands = {source: LandLog(storage, project.stream(source)) for source in spec.source}
     with alone(project.lake):
         state = expired(storage)
         base = state.bases.get(table)
-        if not any(land.stream in state.gone for land in lands):
+        if not any(land.stream in state.gone for land in lands.values()):
             return False
         if base is None and RefineLog(storage, table).last is not None:
+            if not uncovered(state, lands, base):
+                return False
             raise ConfigError(
                 f"table `{table}` has no base for the bronze that is gone",
                 hint="restore it from a backup, or define the table anew under another name",
@@ -271,11 +295,12 @@ def adopt(project: Project, storage: LocalStorage, table: str) -> bool:
             )
         adopted = Base(
             fingerprint_of(spec, code_of(project, spec)),
-            [land.stream for land in lands],
+            [land.stream for land in lands.values()],
             spec.key_columns,
             spec.partition_by,
             base.outputs if base else {},
-            {land.stream: land.epoch for land in lands},
+            {land.stream: land.epoch for land in lands.values()},
+            base.objects if base else 0,
         )
         bases = {**state.bases, table: adopted}
         record = replace(state, time=utc(), bases=bases, objects={}, writer=uuid.uuid4().hex)

@@ -35,6 +35,12 @@ class Base:
     """Output table → its rows; an output without an entry has none."""
     accepts: Mapping[str, int] = field(default_factory=dict)
     """Land stream → epoch up to which a new version of an expired file is taken as new rows."""
+    objects: int = 0
+    """How many are in it; others of its streams have no part in the table (`start: now`, `replace`)."""
+
+    def fits(self, fingerprint: str) -> bool:
+        """True if the base holds nothing that other settings than its own would have made different."""
+        return not self.objects or self.fingerprint == fingerprint
 
     def at(self, output: str) -> TableAt:
         return self.outputs.get(output, TableAt(output, -1, (), {}, tuple(self.partition_by)))
