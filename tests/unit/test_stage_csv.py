@@ -68,6 +68,17 @@ def test_lines_count_quoted_newlines_blank_lines_and_rejects(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_reject_after_blank_lines_is_on_its_own_line(tmp_path, end):
+    data = end.join(["a,b,c", "1,1,x", "", "2,2", "", "", '3,"4', '5",6,7', "8,9,10", ""]).encode()
+    rows, rejects = told(tmp_path, data, newline=end)
+    assert rows == [("1", "1", "x", 2), ("8", "9", "10", 9)]
+    assert rejects == [
+        (4, "2,2", "csv.missing_columns"),
+        (7, f'3,"4{end}5",6,7', "csv.too_many_columns"),
+    ]
+
+
 def test_an_unterminated_quote_costs_one_line(tmp_path):
     data = b'a,b,c\n1,2,3\n4,"5,6\n7,8,9\n8,9,10\n1,"q",2\n11,12,13\n'
     rows, rejects = told(tmp_path, data)

@@ -177,12 +177,16 @@ def _uneven(reading: Reading, header: Header, longer: Sequence[tuple[int, int]])
     first = header.lines + int(reading.form.get("skip") or 0) + 1
     mark = "\r" if reading.form.get("newline") == "\r" else "\n"
     rejects = []
+    blank = found.blank if header.width > 1 else ()
+    empty = set(blank)
     for b in reading.broken:
         if len(b.raw) >= CUT:
             return None
         line = found.line_of.get(b.start, 0)
-        rejects.append((line, 1 + b.raw.removesuffix(mark).count(mark), _rule(reading, b, line)))
-    blank = found.blank if header.width > 1 else ()
+        raw = b.raw.lstrip("\r\n") if line in empty else b.raw
+        while line in empty:  # the reader counts blank lines before a record as its beginning
+            line += 1
+        rejects.append((line, 1 + raw.removesuffix(mark).count(mark), _rule(reading, b, line)))
     segments = place(first, found.total, reading.rows, [(line, n) for line, n, _ in rejects], blank, longer)
     return Account(segments, rejects, found.total) if segments is not None else None
 

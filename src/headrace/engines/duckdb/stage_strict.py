@@ -104,10 +104,10 @@ def _flaw(record: Object, paths: Paths) -> str | None:
             return DUPLICATE
     if paths.refuse_new and not record.keys() <= set(paths.roots):
         return "header.unknown_column"
-    there = [any(_find(record, p)[1] for p in column) for column in paths.columns[: paths.contract]]
-    if there and not any(there):
+    given = [any(_find(record, p)[1] for p in column) for column in paths.columns[: paths.contract]]
+    if given and not any(given):
         return "header.no_column"
-    if paths.refuse_missing and not all(there):
+    if paths.refuse_missing and not all(given):
         return "header.missing_column"
     return None
 
