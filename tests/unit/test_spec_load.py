@@ -302,7 +302,8 @@ def test_a_project_written_in_python(tmp_path: Path) -> None:
     )
     tables["t"]["contract"] = good
     found = Project.of(PipelineConfig.model_validate(values), tmp_path)
-    assert found.stream("s") == "s1"
+    assert list(found.config.sources) == ["s1"], "a source is known by its id"
+    assert found.stream("s1") == "s1"
     with pytest.raises(ConfigError, match="source `x` is not defined"):
         found.source("x")
 
