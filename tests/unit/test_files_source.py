@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -366,3 +367,22 @@ def test_ten_thousand_small_files_are_one_commit(tmp_path: Path) -> None:
     groups = batches(files(tmp_path))
     print(f"listed in {time.monotonic() - started:.2f} s")
     assert [len(group) for group in groups] == [10_000]
+
+
+@pytest.mark.parametrize("what", ["in/closed", "in/closed/_headrace/format.json"])
+def test_a_folder_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    put(tmp_path, "in/a.csv")
+    put(tmp_path, "in/closed/b.csv")
+
+    def refuse(path: Path) -> Any:  # the tests may run as root, whom no mode keeps out
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(tmp_path / what))
+        return scandir(path)
+
+    scandir = os.scandir
+    monkeypatch.setattr("headrace.sources.listing.os.scandir", refuse)
+    with pytest.raises(ConfigError, match="in/closed may not be read") as caught:
+        names(files(tmp_path, path="in/**/*.csv"))
+    assert "ignore" in str(caught.value.hint)

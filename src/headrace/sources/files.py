@@ -17,7 +17,7 @@ from ..core import Batch, Position, RawFile, Reading
 from ..errors import ConfigError, Refused, TransientError
 from .how import How, Kind, OrRefuse
 from .inspect import FileInspector, Past, has_rows
-from .listing import Entry, base_of, listed, signature
+from .listing import LAKE, Entry, base_of, listed, signature
 
 IGNORED = (".*", "*.tmp", "*.part", "*.partial", "*.crdownload", "~$*", "*.swp", "*.filepart", "*~")
 _BLOCK = 1 << 20
@@ -139,6 +139,13 @@ class Files(BaseModel):
                 found = list(listed(self.root, pattern, self.ignore, follow_links=self.follow_links))
             except FileNotFoundError:
                 raise self._missing(pattern, ctx) from None
+            except PermissionError as error:
+                path = str(error.filename).removesuffix(f"/{LAKE}")  # what it looks for in every folder
+                raise ConfigError(
+                    f"source {self.name}: {path} may not be read by this user",
+                    hint="give it the right to read there, or leave the folder out: "
+                    f"name it under `ignore`, or narrow `path: {pattern}`",
+                ) from error
             if not found and not ctx.names():
                 _note(ctx, "ignored", pattern, f"{self.name}: `{pattern}` matches no file")
             entries.update((entry.name, entry) for entry in found)
