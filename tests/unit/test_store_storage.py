@@ -183,3 +183,11 @@ def test_scratch_is_gone_however_the_block_ends(tmp_path: Path) -> None:
 def test_a_key_that_is_not_32_bytes_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="32 bytes"):
         Cipher("k", {"k": text})
+
+
+def test_a_lake_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "lake"):
+        with pytest.raises(ConfigError, match=f"the lake {place} cannot be made") as caught:
+            LocalStorage(place)
+        assert "lake:" in str(caught.value.hint)

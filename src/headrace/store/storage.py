@@ -123,7 +123,13 @@ class LocalStorage:
     def __init__(self, root: Path, cipher: Cipher | None = None) -> None:
         self.root = root
         self.cipher = cipher
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"the lake {root} cannot be made: {error.strerror or error}",
+                hint="give this user the right to write there, or set another `lake:` in the pipeline file",
+            ) from error
 
     def path(self, key: str) -> Path:
         """The file of `key`; a key that would leave the lake is refused."""
