@@ -37,6 +37,7 @@ def test_updates_are_told_apart_and_lines_are_aligned() -> None:
             TableReport("sales", ledger=Ledger(read=12, inserted=7, updated=3, unchanged=2), seconds=0.34),
             TableReport("stores", noop=True),
             TableReport("products_of_all", ledger=Ledger(read=3, filtered=3, removed=9), seconds=11.06),
+            sources=[SourceReport("stores")],
         )
     )
     assert lines == [
@@ -225,3 +226,8 @@ def test_a_long_table_says_that_it_is_cut(capsys: pytest.CaptureFixture[str]) ->
     assert "999" in captured.out
     assert "1000\n" not in captured.out
     assert "--format csv" in captured.err
+
+
+def test_a_run_that_asked_no_source_does_not_say_that_nothing_is_new() -> None:
+    (line,) = run_lines(report(TableReport("sales", noop=True)))
+    assert line == "sales  new files: not looked for (`-s +sales` does)"

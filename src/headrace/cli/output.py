@@ -24,7 +24,8 @@ SHOWN = 1000
 
 def run_lines(report: RunReport) -> list[str]:
     """One line per table that counts every row, then one per thing that went wrong."""
-    lines = _table_lines([item for item in report.tables if not item.error])
+    looked = bool(report.sources)
+    lines = _table_lines([item for item in report.tables if not item.error], looked=looked)
     if report.gold is not None and not report.gold.noop:
         lines += _gold_lines(report.gold)
     for source in report.sources:
@@ -61,8 +62,11 @@ def where_to_look(report: RunReport, here: Path) -> list[str]:
     return _columns(lines)
 
 
-def _table_lines(tables: Sequence[TableReport]) -> list[str]:
-    """`sales  read 12 = loaded 10 + unchanged 2   0.3 s`, aligned below one another."""
+def _table_lines(tables: Sequence[TableReport], *, looked: bool) -> list[str]:
+    """`sales  read 12 = loaded 10 + unchanged 2   0.3 s`, aligned below one another.
+
+    Where no source was asked, nobody has `looked` whether there are new files.
+    """
     name = max((len(item.name) for item in tables), default=0)
     digits = max((len(f"{item.ledger.read:,}") for item in tables if not item.noop), default=0)
     told = {item.name: _terms(item) for item in tables if not item.noop}
@@ -72,7 +76,8 @@ def _table_lines(tables: Sequence[TableReport]) -> list[str]:
         if item.held:
             lines.append(f"{item.name:<{name}}  {item.held} (`headrace restore {item.name} --release`)")
         elif item.noop:
-            lines.append(f"{item.name:<{name}}  0 new files")
+            none = "0 new files" if looked else f"new files: not looked for (`-s +{item.name}` does)"
+            lines.append(f"{item.name:<{name}}  {none}")
         else:
             fixed = f" + corrected {item.ledger.corrected:,}" if item.ledger.corrected else ""
             counts = f"read {item.ledger.read:>{digits},}{fixed} = {told[item.name]:<{width}}"
