@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.cli import FAILED, INTERRUPTED, OK, STOPPED, USAGE, app, main
+from headrace.cli import FAILED, INTERRUPTED, OK, STOPPED, USAGE, app, doctor, main
 from headrace.cli.progress import amount, plain, progress
 from headrace.cli.start import create
 from headrace.errors import ConfigError, HeadraceError, Stopped
@@ -163,3 +163,18 @@ def test_init_makes_a_project_and_never_overwrites_one(
     with pytest.raises(HeadraceError, match="not a file"):
         create("other", tmp_path / "nothing.csv")
     assert not (tmp_path / "other").exists()
+
+
+def test_doctor_finds_a_part_that_is_there_and_cannot_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def runner() -> doctor.Finding:
+        (found,) = [each for each in doctor.examine(tmp_path, None) if each.what == "runner"]
+        return found
+
+    assert runner().level == "ok"
+    (tmp_path / "broken_part.py").write_text("import no_such_library")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(doctor, "PARTS", ("broken_part",))
+    assert runner().level == "fail"
+    assert "broken_part cannot be imported: ModuleNotFoundError" in runner().message

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,6 +28,14 @@ EXTRAS = {
     "crypto": ("cryptography",),
     "formats": ("fastavro", "zstandard", "python-calamine"),
 }
+PARTS = (
+    "duckdb",
+    "deltalake",
+    "headrace.run.runner",
+    "headrace.engines.duckdb",
+    "headrace.sinks.delta",
+    "headrace.sources.files",
+)
 LOW, VERY_LOW = 5 << 30, 500 << 20
 """Bytes of free disk below which a run may, and will, fail."""
 
@@ -75,6 +84,7 @@ def _installation() -> Iterator[Finding]:
             yield Finding(name, "ok", known)
         else:
             yield Finding(name, "fail", "not installed", "pip install headrace")
+    yield _runnable()
     for extra, packages in EXTRAS.items():
         found = {package: _version(package) for package in packages}
         missing = [package for package, known in found.items() if known is None]
@@ -84,6 +94,18 @@ def _installation() -> Iterator[Finding]:
         else:
             told = ", ".join(f"{package} {known}" for package, known in found.items())
             yield Finding(f"extra {extra}", "ok", told)
+
+
+def _runnable() -> Finding:
+    """Whether all that a run needs can be imported: a package may be there and yet not work."""
+    for module in PARTS:
+        try:
+            import_module(module)
+        except Exception as error:  # a broken package fails in ways of its own
+            first = (str(error).splitlines() or [""])[0]
+            told = f"{module} cannot be imported: {type(error).__name__}: {first}"
+            return Finding("runner", "fail", told, "pip install --force-reinstall headrace")
+    return Finding("runner", "ok", "can be imported, with its engine and tables")
 
 
 def _version(package: str) -> str | None:
