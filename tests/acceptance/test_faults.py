@@ -24,9 +24,9 @@ from headrace.spec.load import load
 from headrace.store.delta import Table
 from headrace.store.intact import check_bytes
 from headrace.testing.powercut import cut
-from headrace.testing.prove import trials
+from headrace.testing.prove import disks, trials
 from headrace.testing.prove.content import contents, differences, ledgers, unbalanced
-from headrace.testing.prove.lab import Lab, laboratory, power_variables
+from headrace.testing.prove.lab import Lab, Outcome, laboratory, power_variables
 from tests.conftest import missing
 from tests.projects import day, go, make, put
 
@@ -47,7 +47,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield made
 
 
-def all_hold(outcomes: Iterator[trials.Outcome], least: int) -> None:
+def all_hold(outcomes: Iterator[Outcome], least: int) -> None:
     found = list(outcomes)
     bad = [f"{what}: {problem}" for what, problems in found for problem in problems]
     assert not bad, f"seed {SEED}\n" + "\n".join(bad)
@@ -93,27 +93,14 @@ def test_two_runs_at_once_apply_each_row_once(lab: Lab) -> None:
 
 
 def test_a_full_disk_loses_nothing(lab: Lab) -> None:
-    if not trials._mounts(lab):
+    if not disks.mounts(lab):
         missing("leave to mount a small tmpfs (user namespaces)")
     levels = many(50, 8)
-    outcomes = list(trials.disk_full(lab, levels, random.Random(SEED)))
+    outcomes = list(disks.disk_full(lab, levels, random.Random(SEED)))
     all_hold(iter(outcomes), levels)
     codes = [int(what.rpartition(" ")[2]) for what, _ in outcomes]
     assert any(codes), "none of the disks was too small"
     assert all(code in (0, 1, 3) for code in codes)
-
-
-def test_a_full_disk_is_named(lab: Lab) -> None:
-    mount = trials._mounts(lab)
-    if not mount:
-        missing("leave to mount a small tmpfs (user namespaces)")
-        return
-    lab.fresh()
-    what, problems = trials._small_disk(lab, mount, 0.02)
-    assert problems == []
-    told = (lab.scratch / "full.1").read_text() + (lab.scratch / "full.1.err").read_text()
-    assert not what.endswith(" 0")
-    assert "No space left on device" in told
 
 
 def power_cuts(lab: Lab, times: int, alter: tuple[str, ...]) -> int:

@@ -27,6 +27,8 @@ from .content import Content, contents, differences, ledgers, unbalanced
 from .replica import Replica, replicate
 
 OK, INCOMPLETE, STOPPED = 0, 3, 4
+Outcome = tuple[str, list[str]]
+"""Of one trial: what was done, and what was wrong then."""
 CANNOT = "a table cannot be read"
 GRACE = 60.0
 """Seconds that any run may take, however short the clean one was."""
