@@ -63,7 +63,7 @@ def run(
     paths: Sequence[Path], columns: Mapping[str, Sequence[str]] | Sequence[str] | None = None, **options: Any
 ) -> Result:
     """Stages the files; options of `stage` by name, others go to the inspection."""
-    keywords = ("extras", "evolved", "case", "on_new", "on_missing")
+    keywords = ("extras", "evolved", "flat", "case", "on_new", "on_missing")
     staging = {k: options.pop(k) for k in keywords if k in options}
     con = options.pop("con", None) or duckdb.connect(config={"threads": 2})
     files = [landed(path, i, **options) for i, path in enumerate(paths)]

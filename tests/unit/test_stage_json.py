@@ -44,6 +44,15 @@ def test_numbers_keep_their_spelling(tmp_path):
     assert result.lines == list(range(1, len(texts) + 1))
 
 
+def test_an_object_or_array_does_not_pass_for_a_text(tmp_path):
+    texts = ['{"a":{"x":1},"b":2}', '{"a":"{\\"x\\":1}"}', '{"a":[1]}', '{"a":"[","b":{"y":1}}', '{"a":" x"}']
+    result = lines(tmp_path, *texts, flat=["a"])
+    assert result.rejects == [("x.jsonl", 1, texts[0], "a.type"), ("x.jsonl", 3, texts[2], "a.type")]
+    assert result.values == [('{"x":1}', None, None), ("[", '{"y":1}', None), (" x", None, None)]
+    again = document(tmp_path, f"[{','.join(texts)}]", flat=["a"])
+    assert (again.values, [r[3] for r in again.rejects]) == (result.values, ["a.type"] * 2)
+
+
 def test_a_key_that_comes_again_deeper_does_not_lend_its_spelling(tmp_path):
     result = lines(
         tmp_path,

@@ -192,6 +192,7 @@ def _reread(engine: DuckEngine, step: TableStep, found: str, raw: Sequence[RawIn
         some,
         step.inputs,
         evolved=step.evolved,
+        flat=[name for name, column in contract.columns.items() if column.type == "text"],
         case=contract.header_case,
         on_new=contract.on_new_column,
         on_missing=contract.on_missing_column,

@@ -62,6 +62,7 @@ def refine(engine: DuckEngine, step: TableStep, inputs: Inputs, *, epoch: int, n
         raw,
         step.inputs,
         evolved=step.evolved,
+        flat=[name for name, column in contract.columns.items() if column.type == "text"],
         case=contract.header_case,
         on_new=contract.on_new_column,
         on_missing=contract.on_missing_column,

@@ -52,6 +52,7 @@ def stage(
     *,
     extras: Sequence[str] = (),
     evolved: Sequence[str] = (),
+    flat: Sequence[str] = (),
     case: Literal["ignore", "exact"] = "ignore",
     on_new: Drift = "evolve",
     on_missing: Literal["accept", "quarantine"] = "accept",
@@ -63,12 +64,13 @@ def stage(
 
     `columns` maps staged columns to accepted header names or JSON paths (`evolved` are the last of these, if
     beyond the contract); `extras` are headers to carry under their own name. The relation has these as
-    VARCHAR, then `_source`, `_file`, `_ingested_at`, `_line`.
+    VARCHAR, then `_source`, `_file`, `_ingested_at`, `_line`. A JSON record with an object or array for one
+    of `flat` is a reject.
     With `shape`, its columns stand in place of the texts, made while the files are read.
     Tables of an earlier call with the same `into` are replaced.
     """
     _clear(con, into)
-    run = Stage(con, into, Wanted(columns, extras, case, on_new, on_missing, evolved), scratch, shape)
+    run = Stage(con, into, Wanted(columns, extras, case, on_new, on_missing, evolved, flat), scratch, shape)
     files = [
         StagedFile(place, source, landed, Path(path))
         for place, (source, landed, path) in enumerate(

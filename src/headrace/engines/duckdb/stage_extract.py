@@ -73,6 +73,9 @@ def _doubt(paths: Paths, usual: Mapping[Path, Sequence[str]]) -> str:
     if own := list(dict.fromkeys(path for column in paths.columns[: paths.contract] for path in column)):
         place = {path: i for i, path in enumerate(paths.all)}
         doubts.append("(" + " AND ".join(f"s{place[path]} IS NULL" for path in own) + ")")
+    place = {path: i for i, path in enumerate(paths.all)}
+    nested = dict.fromkeys(path for column in paths.flat for path in paths.columns[column])
+    doubts += [f"coalesce(ascii(s{place[path]}) IN (91, 123), false)" for path in nested]
     if paths.refuse_new:
         doubts.append(f"NOT list_has_all([{', '.join(map(text, paths.roots))}], k)")
     if paths.refuse_missing:

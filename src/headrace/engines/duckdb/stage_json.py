@@ -49,7 +49,10 @@ def paths(wanted: Wanted, forms: Iterable[Mapping[str, Any]]) -> Paths:
         for column, accepted in wanted.columns.items()
     ]
     columns += [[(name,)] for name in wanted.names if name not in wanted.columns]
-    return Paths(columns, wanted.contract, wanted.on_new == "quarantine", wanted.on_missing == "quarantine")
+    flat = {place: name for place, name in enumerate(wanted.names) if name in wanted.flat}
+    return Paths(
+        columns, wanted.contract, wanted.on_new == "quarantine", wanted.on_missing == "quarantine", flat
+    )
 
 
 def stage_jsonl(stage: Stage, files: Sequence[StagedFile]) -> None:

@@ -52,6 +52,8 @@ class Wanted:
     on_missing: str
     evolved: Sequence[str] = ()
     """Those of `columns` that are beyond the contract: a file need not have them."""
+    flat: Sequence[str] = ()
+    """Columns into which an object or array of JSON does not go."""
 
     @property
     def contract(self) -> int:

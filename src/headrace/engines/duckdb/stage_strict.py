@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 MALFORMED, NOT_OBJECT, DUPLICATE = "json.malformed", "json.not_an_object", "json.duplicate_key"
@@ -20,6 +20,8 @@ class Paths:
     """So many of the columns are the contract's; the rest are beyond it."""
     refuse_new: bool
     refuse_missing: bool
+    flat: Mapping[int, str] = field(default_factory=dict)
+    """Places, and names, of columns that take no object or array."""
 
     @property
     def all(self) -> list[Path]:
@@ -109,6 +111,9 @@ def _flaw(record: Object, paths: Paths) -> str | None:
         return "header.no_column"
     if paths.refuse_missing and not all(given):
         return "header.missing_column"
+    for place, name in paths.flat.items():
+        if isinstance(_value(record, paths.columns[place]), Object | list):
+            return f"{name}.type"
     return None
 
 
@@ -124,11 +129,12 @@ def _find(value: Any, path: Path) -> tuple[Any, bool]:
 
 
 def _column(record: Object, column: Sequence[Path]) -> str | None:
-    for path in column:
-        value, _ = _find(record, path)
-        if value is not None:
-            return _text(value)
-    return None
+    value = _value(record, column)
+    return None if value is None else _text(value)
+
+
+def _value(record: Object, column: Sequence[Path]) -> Any:
+    return next((v for v, _ in (_find(record, path) for path in column) if v is not None), None)
 
 
 def _text(value: Any) -> str:
