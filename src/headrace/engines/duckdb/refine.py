@@ -55,7 +55,7 @@ def refine(engine: DuckEngine, step: TableStep, inputs: Inputs, *, epoch: int, n
     raw = raw_inputs(inputs.get("raw"))
     for name, value in inputs.items():
         if name.startswith("ref:") and isinstance(value, TableAt):
-            _reference(session, name.removeprefix("ref:"), value)
+            _reference(session, step, name.removeprefix("ref:"), value)
     contract = step.spec.contract
     staged = stage(
         session.con,
