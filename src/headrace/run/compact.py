@@ -89,13 +89,21 @@ def _rewritten(table: Table, snapshot: Snapshot, chosen: Sequence[Sequence[DataF
                     hint="`headrace doctor --verify` names them; nothing was changed",
                 )
         reach("maintain.files")
-        table.commit(maintenance(snapshot, "compact", new, old))
     except BaseException:
-        for file in new:
-            file.path.unlink(missing_ok=True)
+        _drop(new)
+        raise
+    try:
+        table.commit(maintenance(snapshot, "compact", new, old))
+    except Fenced:  # any other error may have come after the commit, and then these are the table
+        _drop(new)
         raise
     reach("maintain.commit")
     return len(new)
+
+
+def _drop(files: Sequence[DataFile]) -> None:
+    for file in files:
+        file.path.unlink(missing_ok=True)
 
 
 def maintenance(

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..core import Landed
-from ..errors import HeadraceError
+from ..errors import Corrupt, HeadraceError
 from ..store.base import Expired, expired, ways
 from ..store.delta import Table
+from ..store.intact import check_bytes, check_sizes
 from ..store.records import LandLog, RefineLog, unseal
 from ..store.storage import LocalStorage
 from .compact import outputs
@@ -30,7 +31,7 @@ def verify(storage: LocalStorage, *, hashes: bool = True) -> Iterator[Verdict]:
     """One verdict for each land stream, table and kind of record; nothing is changed.
 
     What is written while it reads may be looked at or not, and is no fault. Without `hashes`, objects of
-    bronze are only looked for.
+    bronze are only looked for, and data files only measured.
     """
     state = Expired()
     try:
@@ -44,7 +45,7 @@ def verify(storage: LocalStorage, *, hashes: bool = True) -> Iterator[Verdict]:
     for name in refined(storage):
         yield _judged(f"records of {name}", partial(_records, storage, name))
         for table in outputs(storage, name):
-            yield _judged(f"table {table.name}", partial(_table, storage, table, name))
+            yield _judged(f"table {table.name}", partial(_table, storage, table, name, hashes=hashes))
 
 
 def refined(storage: LocalStorage) -> list[str]:
@@ -108,7 +109,7 @@ def _records(storage: LocalStorage, name: str) -> Verdict:
     return Verdict(f"records of {name}", f"{len(planned):,} plans, {len(log.done):,} done", faults)
 
 
-def _table(storage: LocalStorage, table: Table, name: str) -> Verdict:
+def _table(storage: LocalStorage, table: Table, name: str, *, hashes: bool) -> Verdict:
     snapshot = table.snapshot(f"headrace:{name}")
     faults = []
     done = [item for item in RefineLog(storage, name).done if table.name in item.outputs]
@@ -128,10 +129,11 @@ def _table(storage: LocalStorage, table: Table, name: str) -> Verdict:
         faults += [
             f"version {version} was committed by somebody else" for version in others if version > restored
         ]
+    check = check_bytes if hashes else check_sizes
     for file in snapshot.at.files:
-        if not file.path.is_file():
-            faults.append(f"{file.path} is gone")
-        elif file.path.stat().st_size != file.bytes:
-            faults.append(f"{file.path} has {file.path.stat().st_size} bytes, not {file.bytes}")
+        try:
+            check(table.name, [file])
+        except Corrupt as error:
+            faults.append(str(error))
     told = f"version {snapshot.at.version}, {len(snapshot.at.files):,} files, {len(done):,} epochs"
     return Verdict(f"table {table.name}", told, tuple(faults))
