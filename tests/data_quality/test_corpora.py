@@ -110,6 +110,7 @@ def test_parquet_testing_data_is_read_or_refused_file_by_file(shared_data: Share
     assert unreadable <= {
         "byte_stream_split_extended.gzip.parquet",  # DuckDB 2.0 has no such encoding for these types
         "map_no_value.parquet",  # no map by the specification
+        "large_string_map.brotli.parquet",  # a text of 2 GB: more than the memory limit
     }
     plain = [r for r in result.rows if r[4] == "alltypes_plain.parquet"]
     assert [(r[0], r[1], r[2], r[5]) for r in plain][:2] == [("4", "0", "0.0", 1), ("5", "1", "10.1", 2)]

@@ -172,10 +172,12 @@ def _failed(what: str, error: HeadraceError) -> Finding:
 
 
 def _landed(project: Project, storage: LocalStorage, name: str) -> Finding:
+    from ..store.base import expired
     from ..store.records import LandLog
 
     log = LandLog(storage, project.stream(name))
-    objects = [item for record in log.records for item in record.objects]
+    gone = expired(storage)
+    objects = [item for epoch, item in log.objects(-1, log.epoch) if not gone.lacks(log.stream, epoch, item)]
     lost = [item for item in objects if not storage.path(item.key).exists()]
     if lost:
         told = f"{len(lost)} of {len(objects)} objects of bronze are gone, such as {lost[0].key}"
