@@ -15,6 +15,8 @@ from ...store.records import Done, RefineLog
 
 AUDIT = ("_epoch", "_ingested_at")
 """Columns that say when, not what: they differ from run to run."""
+ORIGIN = ("_source", "_file", "_line")
+"""Where a row was seen. Of sightings equal in all else, a keyed table names the one that came last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,11 @@ def contents(project: Project, ignored: Sequence[str] = ()) -> dict[str, Content
                 at = Table(project.lake.joinpath(*output.split(".")), output).snapshot("").at
                 if at.version < 0:
                     continue
+                keyed = table.key_columns and output.startswith("silver.")
+                beside = [*ignored, *(f"{output}.{column}" for column in ORIGIN if keyed)]
                 files = [str(file.path) for file in at.files]
                 read = f"read_parquet({files!r}, union_by_name=true)"
-                found[output] = _content(con, read, ignored, output) if files else Content(0, "")
+                found[output] = _content(con, read, beside, output) if files else Content(0, "")
     if gold_file(project).exists():
         found |= _gold(gold_file(project), ignored)
     return found

@@ -166,7 +166,8 @@ def _notes(lab: Lab, wish: Wish) -> list[str]:
         told = ", ".join(lab.replica.ordered)
         notes.append(f"files came in their own order: without `latest_by`, the last one wins in {told}")
     if lab.ignored:
-        notes.append(f"not compared, as two clean runs differ in them: {', '.join(lab.ignored)}")
+        told = ", ".join(lab.ignored)
+        notes.append(f"not compared, as they tell the time or the number of an epoch: {told}")
     if unreached := [place for place in failpoints.PLACES if not lab.places[place]]:
         notes.append(f"failpoints that are not on this pipeline's way: {', '.join(unreached)}")
     if wish.mutants:
