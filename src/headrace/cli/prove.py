@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -52,6 +54,8 @@ def prove(
     number = random.SystemRandom().randrange(1 << 30) if seed is None else seed
     wish = Wish(number, kills, quick, tuple(only or ()), mutants, tuple(at or ()), first)
     project = load(path, env)
+    # paused runs would stay for ever if nobody ended them
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     folder = Path(tempfile.mkdtemp(prefix="headrace-prove-", dir=scratch))
     try:
         proof = run(project, folder, wish, lambda line: typer.echo(line, err=True), command_of(path, wish))
