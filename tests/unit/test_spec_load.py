@@ -329,7 +329,7 @@ WHOLE: dict[str, Any] = {
             "steps": [{"processor": "a:b"}],
             "contract": {
                 "columns": {
-                    "id": {"type": "integer", "min": 1, "max": 5, "references": "t.id"},
+                    "id": {"type": "integer", "min": 1, "max": 5, "references": "u.id"},
                     "at": {"type": "date", "formats": ["%d/%m/%Y"], "from": ["A"], "values": ["2026-01-31"]},
                     "price": {"type": "decimal(9,2)", "default": 1, "severity": "warn"},
                     "gone": {"type": "boolean", "map": {"x": "true"}, "clean": ["trim"]},
@@ -338,7 +338,8 @@ WHOLE: dict[str, Any] = {
                 "expect": [{"unique": ["id"]}, {"sum": "price", "between": [0, 5]}, {"rows": [1, None]}],
                 "nulls": ["", "-"],
             },
-        }
+        },
+        "u": {"from": ["s"], "keys": ["id"], "contract": {"columns": {"id": {"type": "integer"}}}},
     },
     "gold": {"dbt": "dbt"},
     "encryption": {"key": "k", "keys": {"k": "${K:-x}"}},
