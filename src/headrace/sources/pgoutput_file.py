@@ -1,21 +1,21 @@
 """Raw pgoutput messages of one table in a file: every message as it was received, and where it belongs.
 
-A file is a magic, then blocks; numbers are little-endian. A block stands for itself, so that a reader's memory
-is bounded by one block, and a decoder can look at a block column by column::
+A file is a magic, then blocks; numbers are little-endian. A block stands for itself, so that a reader's
+memory is bounded by one block, and a decoder can look at a block column by column::
 
     8 bytes   b"HRPGOUT1"
     block:    count u32, bytes u64
-              commit LSN      u64 × count    of the message's transaction
-              commit time     i64 × count    microseconds since 2000-01-01 00:00 UTC, PostgreSQL's epoch
-              ordinal         u32 × count    place in the transaction, counted in twos from 2
-              transaction id  u32 × count
-              length          u32 × count    of the message
+              commit LSN      u64 x count    of the message's transaction
+              commit time     i64 x count    microseconds since 2000-01-01 00:00 UTC, PostgreSQL's epoch
+              ordinal         u32 x count    place in the transaction, counted in twos from 2
+              transaction id  u32 x count
+              length          u32 x count    of the message
               messages                       `bytes` in all, back to back
 
-Messages are Insert, Update, Delete and Truncate of protocol version 1, type byte first. A Truncate is kept for
-each table that it names. Ordinals leave a gap of one: a key change becomes two events, the delete of the old
-key at `n` and the new row at `n + 1`. None is 0 or 1, so that every change is above a snapshot taken at the
-very position where its transaction commits (whose rows have ordinal 0).
+Messages are Insert, Update, Delete and Truncate of protocol version 1, type byte first. A Truncate is kept
+for each table that it names. Ordinals leave a gap of one: a key change becomes two events, the delete of the
+old key at `n` and the new row at `n + 1`. None is 0 or 1, so that every change is above a snapshot taken at
+the very position where its transaction commits (whose rows have ordinal 0).
 
 What the messages say of columns, they say by place. The names are in the object's format::
 
@@ -26,16 +26,18 @@ What the messages say of columns, they say by place. The names are in the object
         "keys": ["id"]}}
 
 `key` is the Relation message's own flag: part of the replica identity, so true for all columns if that is
-full. `type` is PostgreSQL's name for the type, or null where the type is gone. `keys` are the columns by whose
-values a key change is recognised: the primary key, or else the replica identity's index. If empty (identity
-full, no primary key), every update must become two events, since any column may be the target's key.
+full. `type` is PostgreSQL's name for the type, or null where the type is gone. `keys` are the columns by
+whose values a key change is recognised: the primary key, or else the replica identity's index. If empty
+(identity full, no primary key), every update must become two events, since any column may be the target's
+key.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -105,27 +107,26 @@ def read_blocks(file: BinaryIO) -> Iterator[Block]:
     if file.read(len(MAGIC)) != MAGIC:
         raise DataError("this is no file of pgoutput messages", hint=f"it should begin with {MAGIC!r}")
     at = len(MAGIC)
+    end = file.seek(0, io.SEEK_END)
+    file.seek(at)
     while head := file.read(HEAD.size):
         if len(head) < HEAD.size:
             raise DataError(f"byte {at}: a block ends within its head")
         count, size = HEAD.unpack(head)
+        at += HEAD.size
+        if count * PER_MESSAGE + size > end - at:
+            raise DataError(f"byte {at}: a block of {count} messages is cut off after {end - at} bytes")
         data = memoryview(file.read(count * PER_MESSAGE + size))
-        if len(data) < count * PER_MESSAGE + size:
-            raise DataError(f"byte {at}: a block of {count} messages is cut off after {len(data)} bytes")
-        columns = _cut(data, [8 * count, 8 * count, 4 * count, 4 * count, 4 * count])
-        lengths = array("I", columns[4].tobytes())
-        if sum(_native(lengths)) != size:
+        lsn, committed, ordinal, xid, length = _cut(data, count)
+        if sum(_native(array("I", length.tobytes()))) != size:
             raise DataError(f"byte {at}: the lengths of a block's messages do not add up to {size}")
-        yield Block(count, *columns, data[count * PER_MESSAGE :])
-        at += HEAD.size + len(data)
+        yield Block(count, lsn, committed, ordinal, xid, length, data[count * PER_MESSAGE :])
+        at += len(data)
 
 
-def _cut(data: memoryview, sizes: Sequence[int]) -> list[memoryview]:
-    parts, at = [], 0
-    for size in sizes:
-        parts.append(data[at : at + size])
-        at += size
-    return parts
+def _cut(data: memoryview, count: int) -> tuple[memoryview, memoryview, memoryview, memoryview, memoryview]:
+    at = [place * count for place in (0, 8, 16, 20, 24, 28)]
+    return data[: at[1]], data[at[1] : at[2]], data[at[2] : at[3]], data[at[3] : at[4]], data[at[4] : at[5]]
 
 
 def _little(column: array[int]) -> bytes:
