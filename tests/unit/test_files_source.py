@@ -369,20 +369,36 @@ def test_ten_thousand_small_files_are_one_commit(tmp_path: Path) -> None:
     assert [len(group) for group in groups] == [10_000]
 
 
-@pytest.mark.parametrize("what", ["in/closed", "in/closed/_headrace/format.json"])
-def test_a_folder_that_may_not_be_read_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    put(tmp_path, "in/a.csv")
-    put(tmp_path, "in/closed/b.csv")
+def closed(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """Keeps everybody out of folders of this name: the tests may run as root, whom no mode keeps out."""
 
-    def refuse(path: Path) -> Any:  # the tests may run as root, whom no mode keeps out
-        if Path(path).name == "closed":
-            raise PermissionError(13, "Permission denied", str(tmp_path / what))
+    def refuse(path: Path) -> Any:
+        if Path(path).name == folder:
+            raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
     scandir = os.scandir
     monkeypatch.setattr("headrace.sources.listing.os.scandir", refuse)
-    with pytest.raises(ConfigError, match="in/closed may not be read") as caught:
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "in/a.csv")
+    closed(monkeypatch, "in")
+    with pytest.raises(ConfigError, match="in may not be read") as caught:
         names(files(tmp_path, path="in/**/*.csv"))
     assert "ignore" in str(caught.value.hint)
+
+
+def test_a_folder_below_that_may_not_be_read_is_refused_and_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "in/a.csv")
+    put(tmp_path, "in/closed/b.csv")
+    closed(monkeypatch, "closed")
+    ledger = Ledger()
+    source = files(tmp_path, path=["in/**/*.csv", "in/*/b.csv"], vanished="refuse")
+    ledger.landed["in/closed/b.csv"] = Landed("k", "in/closed/b.csv", 1, "", 1, {})
+    assert names(source, ledger) == ["in/a.csv"], "what lies in it has not vanished"
+    ((kind, name, message),) = ledger.notes
+    assert (kind, name) == ("refused", "in/closed")
+    assert "may not be read by this user\nhint: give it the right" in message

@@ -21,6 +21,7 @@ from .listing import LAKE, Entry, base_of, listed, signature
 
 IGNORED = (".*", "*.tmp", "*.part", "*.partial", "*.crdownload", "~$*", "*.swp", "*.filepart", "*~")
 _BLOCK = 1 << 20
+OPEN = "give it the right to read there, or leave the folder out: name it under `ignore`, or narrow `path`"
 _TICK = 0.02
 """Seconds within which two writes may leave the same time stamps."""
 
@@ -128,23 +129,31 @@ class Files(BaseModel):
 
     def _news(self, ctx: Reading) -> list[Entry]:
         """Listed files that are not known to be unchanged, in their order."""
-        found = self._entries(ctx)
-        self._check_vanished({entry.name for entry in found}, ctx)
+        closed: list[str] = []
+        found = self._entries(ctx, closed)
+        self._check_vanished({entry.name for entry in found}, closed, ctx)
         return [entry for entry in found if self._wanted(entry, ctx)]
 
-    def _entries(self, ctx: Reading) -> list[Entry]:
+    def _entries(self, ctx: Reading, closed: list[str]) -> list[Entry]:
+        """All files that are there; of folders below that may not be read, only their names, in `closed`."""
         entries: dict[str, Entry] = {}
+
+        def refuse(folder: str) -> None:
+            if folder not in closed:
+                closed.append(folder)
+                _note(ctx, "refused", folder, f"{folder} may not be read by this user\nhint: {OPEN}")
+
+        links = self.follow_links
         for pattern in self.path:
             try:
-                found = list(listed(self.root, pattern, self.ignore, follow_links=self.follow_links))
+                found = list(listed(self.root, pattern, self.ignore, follow_links=links, closed=refuse))
             except FileNotFoundError:
                 raise self._missing(pattern, ctx) from None
             except PermissionError as error:
                 path = str(error.filename).removesuffix(f"/{LAKE}")  # what it looks for in every folder
                 raise ConfigError(
                     f"source {self.name}: {path} may not be read by this user",
-                    hint="give it the right to read there, or leave the folder out: "
-                    f"name it under `ignore`, or narrow `path: {pattern}`",
+                    hint=OPEN,
                 ) from error
             if not found and not ctx.names():
                 _note(ctx, "ignored", pattern, f"{self.name}: `{pattern}` matches no file")
@@ -164,10 +173,11 @@ class Files(BaseModel):
             hint=f"create it, or correct `path: {pattern}` (relative to {self.root})",
         )
 
-    def _check_vanished(self, present: set[str], ctx: Reading) -> None:
+    def _check_vanished(self, present: set[str], closed: Sequence[str], ctx: Reading) -> None:
         if self.vanished == "ignore":
             return
-        gone = sorted(name for name in ctx.names() if name not in present)
+        hidden = tuple(f"{folder}/" for folder in closed)
+        gone = sorted(name for name in ctx.names() if name not in present and not name.startswith(hidden))
         for name in gone:
             _note(ctx, "vanished", name, f"{name} has landed and is no longer there")
         if gone and self.vanished == "refuse":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase, translate
 from pathlib import Path
@@ -55,9 +55,17 @@ def _whole(root: Path, pattern: str) -> Path:
     return Path(os.path.normpath(root.absolute() / pattern))
 
 
-def listed(root: Path, pattern: str, ignore: Sequence[str], *, follow_links: bool) -> Iterator[Entry]:
+def listed(
+    root: Path,
+    pattern: str,
+    ignore: Sequence[str],
+    *,
+    follow_links: bool,
+    closed: Callable[[str], None] = lambda _: None,
+) -> Iterator[Entry]:
     """Files that match `pattern`, each once, in no order; raises `FileNotFoundError` without its folder.
 
+    A folder below it that may not be read is told to `closed`, by its name, and does not hold up the others.
     Hidden and ignored names are left out. Linked folders are entered only with `follow_links`; a linked
     file that lies elsewhere is yielded as one that `escapes`.
     """
@@ -84,18 +92,29 @@ def listed(root: Path, pattern: str, ignore: Sequence[str], *, follow_links: boo
             if true in visited:
                 continue
             visited.add(true)
-        if (where / LAKE).exists():
-            continue  # what has landed is no news, however wide the glob
-        with os.scandir(where) as entries:
-            for item in entries:
-                relative = f"{folder}/{item.name}" if folder else item.name
-                if any(fnmatchcase(item.name, hidden) for hidden in ignore):
-                    continue
-                if item.is_dir(follow_symlinks=follow_links):
-                    if deep is None or depth < deep:
-                        pending.append((relative, depth + 1))
-                elif matches(relative) and (found := _entry(base / relative, item, real)):
-                    yield replace(found, name=_name(root, found.path, within))
+        try:
+            if (where / LAKE).exists():
+                continue  # what has landed is no news, however wide the glob
+            with os.scandir(where) as entries:
+                items = list(entries)
+        except PermissionError:
+            if not folder:
+                raise
+            closed(_name(root, where, within))
+            continue
+        except FileNotFoundError:
+            if not folder:
+                raise
+            continue  # it went away since it was listed
+        for item in items:
+            relative = f"{folder}/{item.name}" if folder else item.name
+            if any(fnmatchcase(item.name, hidden) for hidden in ignore):
+                continue
+            if item.is_dir(follow_symlinks=follow_links):
+                if deep is None or depth < deep:
+                    pending.append((relative, depth + 1))
+            elif matches(relative) and (found := _entry(base / relative, item, real)):
+                yield replace(found, name=_name(root, found.path, within))
 
 
 def _name(root: Path, path: Path, within: bool) -> str:
