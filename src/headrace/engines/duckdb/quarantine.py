@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...core import RawInput
 from .corrections import same_origin
-from .frame import Session, count, text
+from .frame import Session, count
 from .raw import as_text, raw_lines
 from .stage import Staged
 
@@ -77,35 +77,54 @@ BREAKS = r"regexp_replace(fields, '\\\\', '', 'g')"
 
 
 def _read_raw(con: DuckDBPyConnection, raw: Sequence[RawInput]) -> None:
-    """Fetches the exact lines of odd rows from their files."""
-    has_odd = set(con.execute("SELECT DISTINCT _source, _file FROM odd_rows WHERE raw IS NULL").fetchall())
-    for source in raw:
-        for _, landed, path in source.files:
-            form = landed.format
-            if form.get("type") not in LINES or (source.source, landed.name) not in has_odd:
-                continue
-            mark = r"\r" if form.get("newline") == "\r" else r"\n"
-            breaks = f"(length({BREAKS}) - length(replace({BREAKS}, '{mark}', ''))) // 2"
-            lines = f"1 + coalesce({breaks}, 0)" if form.get("quoted") else "1"
-            con.execute(
-                f"CREATE OR REPLACE TEMP TABLE wanted AS SELECT _line AS l, {lines} AS n "
-                f"FROM odd_rows WHERE raw IS NULL AND _source = {text(source.source)} "
-                f"AND _file = {text(landed.name)} "
-                f"AND _ingested_at IS NOT DISTINCT FROM {text(landed.arrived)}::TIMESTAMPTZ ORDER BY l"
-            )
-            total = count(con, "wanted")
-            for start in range(0, total, PORTION):
-                wanted = con.execute(
-                    f"SELECT l, n FROM wanted WHERE rowid >= {start} AND rowid < {start + PORTION}"
-                ).fetchall()
-                found = raw_lines(path, form, wanted)
-                encoding = str(form.get("encoding") or "utf-8")
-                con.execute(
-                    f"INSERT INTO raw_texts SELECT {text(landed.name)}, {text(source.source)}, "
-                    f"{text(landed.arrived)}::TIMESTAMPTZ, unnest(?::BIGINT[]), unnest(?::VARCHAR[])",
-                    [[line for line, _ in wanted], [as_text(line, encoding) for line in found]],
-                )
-    con.execute("DROP TABLE IF EXISTS wanted")
+    """Fetches the exact lines of odd rows from their files; a portion of rows, of many files, at a time."""
+    files = [
+        (source.source, landed, path)
+        for source in raw
+        for _, landed, path in source.files
+        if landed.format.get("type") in LINES
+    ]
+    marks = [
+        ("\\r" if landed.format.get("newline") == "\r" else "\\n") if landed.format.get("quoted") else None
+        for _, landed, _ in files
+    ]
+    # one statement for all files: a statement for each costs more than all the reading where files are small
+    con.execute(
+        "CREATE TEMP TABLE raw_files AS SELECT unnest(?::VARCHAR[]) AS s, unnest(?::VARCHAR[]) AS f, "
+        "unnest(?::VARCHAR[])::TIMESTAMPTZ AS t, unnest(?::VARCHAR[]) AS mark, unnest(?::INTEGER[]) AS place",
+        [
+            [source for source, _, _ in files],
+            [landed.name for _, landed, _ in files],
+            [landed.arrived for _, landed, _ in files],
+            marks,
+            list(range(len(files))),
+        ],
+    )
+    breaks = f"(length({BREAKS}) - length(replace({BREAKS}, mark, ''))) // 2"
+    con.execute(
+        f"CREATE TEMP TABLE wanted AS SELECT p.place, o._line AS l, 1 + coalesce({breaks}, 0) AS n "
+        "FROM odd_rows o JOIN raw_files p ON o._source = p.s AND o._file = p.f "
+        "AND o._ingested_at IS NOT DISTINCT FROM p.t WHERE o.raw IS NULL ORDER BY p.place, o._line"
+    )
+    for start in range(0, count(con, "wanted"), PORTION):
+        of_file: dict[int, list[tuple[int, int]]] = {}
+        for place, line, lines in con.execute(
+            f"SELECT place, l, n FROM wanted WHERE rowid >= {start} AND rowid < {start + PORTION}"
+        ).fetchall():
+            of_file.setdefault(place, []).append((line, lines))
+        found: list[tuple[int, int, str]] = []
+        for place, wanted in of_file.items():
+            _, landed, path = files[place]
+            encoding = str(landed.format.get("encoding") or "utf-8")
+            texts = (as_text(data, encoding) for data in raw_lines(path, landed.format, wanted))
+            found += [(place, line, raw) for (line, _), raw in zip(wanted, texts, strict=True)]
+        con.execute(
+            "INSERT INTO raw_texts SELECT p.f, p.s, p.t, u.l, u.raw FROM (SELECT unnest(?::INTEGER[]) AS "
+            "place, unnest(?::BIGINT[]) AS l, unnest(?::VARCHAR[]) AS raw) u JOIN raw_files p USING (place)",
+            [list(column) for column in zip(*found, strict=True)],
+        )
+    con.execute("DROP TABLE wanted")
+    con.execute("DROP TABLE raw_files")
 
 
 def names_of(con: DuckDBPyConnection, rules: str) -> dict[str, int]:
