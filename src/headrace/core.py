@@ -1,6 +1,6 @@
 """The types that everything else is written in. Read this first.
 
-Land: a `Source` yields `Batch`es; the lander makes each durable in bronze with one exclusive commit
+Land: a `Source` yields `Batch`es of bytes; the lander makes each durable in bronze with one exclusive commit
 record. Refine: an `Engine` computes all outputs of a fixed range of bronze as a pure function; a `Sink`
 applies them with a compare-and-set `Commit`. Arrow streams (`Frame`) are the common language.
 """
@@ -35,21 +35,28 @@ class Inspector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """A file as it came. `open` yields its bytes; `verify` raises `TransientError` if they changed since."""
+    """Bytes as they came. `open` yields them; `verify` raises `TransientError` if they changed since.
+
+    A name that comes again is a new version: the rows of the old one are taken back. So what a source of
+    records makes (a page of an API, changes of a table) has a name of its own each time.
+    """
 
     name: str
     size: int
+    """Bytes; 0 where that is not known before they are read."""
     open: Callable[[], BinaryIO]
     verify: Callable[[], None]
     inspector: Callable[[], Inspector]
     signature: Mapping[str, Any] = field(default_factory=dict)
     """What tells a later run, without reading, that nothing changed (size, mtime, ctime, inode, etag)."""
+    table: str = ""
+    """Which of the source's tables the bytes belong to, where it has several: `from: source.table`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    data: Frame | Sequence[RawFile]
-    """Records (with `_table` where a stream feeds many), or files as they came."""
+    data: Sequence[RawFile]
+    """Bytes as they came; a source of records encodes them in a format that refinement reads."""
     end: Position
     """Where the next read starts; always a transaction boundary."""
 
@@ -75,6 +82,12 @@ class Landed:
     """The encryption key of its envelope, if it has one."""
     was: Sequence[str] = ()
     """Keys under which it lay before records were erased from it."""
+    table: str = ""
+    """Which of the source's tables it belongs to, where that has several."""
+
+
+CHANGE = ("_op", "_sequence", "_committed", "_tx", "_unchanged")
+"""What a source of changes tells of each row beside its table's columns; its format says `changes`."""
 
 
 class Reading(Protocol):

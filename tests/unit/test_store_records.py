@@ -150,3 +150,14 @@ def test_a_newer_lake_is_refused(store: LocalStorage) -> None:
     (store.root / "_headrace/format.json").write_text("{")
     with pytest.raises(Corrupt):
         check_format(store)
+
+
+def test_a_log_tells_only_of_the_tables_that_are_asked_for(tmp_path: Path) -> None:
+    log = LandLog(LocalStorage(tmp_path), "pg")
+    log.append(None, (), "w")
+    log.append({}, [Landed(f"k{t}", t, 1, "", 1, {}, table=t) for t in ("orders", "items")], "w")
+    assert [item.name for _, item in log.objects(-1, 1)] == ["orders", "items"]
+    orders = log.of({"orders"})
+    assert [item.name for _, item in orders.objects(-1, 1)] == ["orders"]
+    assert list(orders.newest()) == ["orders"]
+    assert (orders.stream, orders.epoch) == ("pg", 1)

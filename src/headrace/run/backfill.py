@@ -20,6 +20,7 @@ from ..spec.project import Project
 from ..store.base import expired
 from ..store.records import LandLog, RefineLog
 from .origin import chosen
+from .parts import lands_of
 from .portions import refined
 from .report import Listener, RunReport
 from .runner import open_storage, run
@@ -121,9 +122,8 @@ def window(
     storage = open_storage(project)
     log = RefineLog(storage, table)
     last = log.last
-    lands = {
-        source: LandLog(storage, project.stream(source)) for source in project.config.tables[table].source
-    }
+    spec = project.config.tables[table]
+    lands = lands_of(spec, lambda source: LandLog(storage, project.stream(source)))
     state = expired(storage)
     done_keys, upto = refined(log)
     inside: list[tuple[str, int, Landed]] = [

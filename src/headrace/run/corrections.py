@@ -29,7 +29,7 @@ from ..sql.fix import MASK, BadRows, Fix, Proposal, Sample, compile_fix
 from ..store.records import LandLog, RefineLog, utc
 from ..store.storage import LocalStorage, scratch_folder
 from .corrected import corrections_of
-from .parts import refinery
+from .parts import lands_of, refinery
 from .refine import Refinery
 from .report import silent
 from .runner import open_storage
@@ -175,7 +175,7 @@ def _bench(project: Project, table: str) -> Iterator[_Bench]:
     last = RefineLog(storage, table).last
     if last is None:
         raise ConfigError(f"table `{table}` has never been refined", hint="`headrace run` first")
-    lands = {source: LandLog(storage, project.stream(source)) for source in spec.source}
+    lands = lands_of(spec, lambda source: LandLog(storage, project.stream(source)))
     landed = {(source, item.name): item for source, land in lands.items() for item in land.newest().values()}
     with (
         _scratch(project.lake) as scratch,

@@ -16,7 +16,7 @@ from ..store.delta import Table
 from ..store.records import Done, LandLog, RefineLog
 from .cause import Cause, causes
 from .compare import AUDIT, Ask, Comparison, Example, Schemas, compare
-from .parts import part
+from .parts import lands_of, part
 from .points import Point, point
 from .runner import open_storage
 
@@ -103,6 +103,7 @@ def _table(
     old, new = _at(store, first), _at(store, last)
     spec = TableSpec.model_validate(log.planned(after.epoch).spec)
     past = TableSpec.model_validate(log.planned(before.epoch).spec) if before else spec
+    lands = {**lands, **lands_of(spec, lands.__getitem__)} if {*spec.source} <= {*lands} else lands
     hidden = {name for one in (past, spec) for name, column in one.contract.columns.items() if column.pii}
     told = compare(_ask(project), old, new, _keys(past, spec, new), examples)
     return TableDiff(

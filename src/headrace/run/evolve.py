@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..core import CHANGE
 from ..spec.pipeline import TableSpec
 
 
@@ -24,4 +25,11 @@ def unknown_headers(spec: TableSpec, format: Mapping[str, Any], known: Sequence[
     headers = [str(header) for header in format.get("header") or format.get("keys") or []]
     if format.get("header"):  # a field without a name is called after its place, as staging does
         headers = [name if name.strip() else f"column{place + 1}" for place, name in enumerate(headers)]
-    return [name for name in dict.fromkeys(headers) if name and fold(name.strip()) not in taken]
+    if format.get("changes"):
+        headers = [name for name in headers if name not in CHANGE]
+    new = []
+    for name in headers:
+        if name and fold(name.strip()) not in taken:
+            taken.add(fold(name.strip()))  # a second spelling of it is no column of its own
+            new.append(name)
+    return new

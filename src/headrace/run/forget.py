@@ -34,7 +34,7 @@ from .compact import maintenance, outputs
 from .corrected import corrections_log
 from .golden import build_gold, gold_file
 from .maintain import SCRATCH
-from .parts import part, refinery
+from .parts import lands_of, part, refinery
 from .refine import refine
 from .report import Step, silent
 from .runner import open_storage, references
@@ -264,10 +264,9 @@ def _cleaned(work: Request) -> Iterator[Step]:
     needs = {name: [n for n in references(spec) if n != name] for name, spec in config.tables.items()}
     for name in TopologicalSorter(needs).static_order():
         log = RefineLog(work.storage, name)
-        lands = {
-            source: LandLog(work.storage, work.project.stream(source))
-            for source in config.tables[name].source
-        }
+        lands = lands_of(
+            config.tables[name], lambda source: LandLog(work.storage, work.project.stream(source))
+        )
         if log.last is None or log.last.forgotten >= forgotten.newest(work.storage):
             continue
         with refinery(work.project, name, work.storage, lands, work.scratch / name, silent) as refining:

@@ -17,13 +17,15 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from ..core import Landed, RawFile, Source
-from ..errors import ConfigError, Refused, TransientError
+from ..errors import Refused, TransientError
 from ..failpoints import reach
 from ..store.records import LandLog
 from ..store.storage import LocalStorage
 from .report import Event, Listener, SourceReport
 
 CHUNK = 4 << 20
+BESIDE = 64 << 10
+"""Chunks from this size on are hashed in a thread beside; for a smaller one the hand-over costs more."""
 
 
 class Signatures(Protocol):
@@ -84,8 +86,6 @@ def land(source: Source, name: str, log: LandLog, signatures: Signatures, listen
         for batch in source.read(stream, log.end, reading):
             if batch is None:
                 continue
-            if not isinstance(batch.data, Sequence):
-                raise ConfigError(f"source `{name}` yields records; this lander takes files")
             objects = list(_copied(batch.data, log, reading, touched, name, listener))
             if not objects and batch.end == log.end:
                 continue
@@ -159,9 +159,14 @@ def _copy(file: RawFile, log: LandLog, day: datetime, hasher: ThreadPoolExecutor
         nonlocal size
         with file.open() as stream:
             while chunk := stream.read(CHUNK):
+                size += len(chunk)
+                if len(chunk) < BESIDE:
+                    digest.update(chunk)
+                    inspector.feed(chunk)
+                    yield chunk
+                    continue
                 hashed = hasher.submit(digest.update, chunk)
                 inspector.feed(chunk)
-                size += len(chunk)
                 yield chunk
                 hashed.result()
 
@@ -183,4 +188,5 @@ def _copy(file: RawFile, log: LandLog, day: datetime, hasher: ThreadPoolExecutor
         file.signature,
         "",
         cipher.current if cipher else None,
+        table=file.table,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -28,6 +28,11 @@ def part(kind: Literal["engines", "sinks"], name: str) -> Any:
         known = ", ".join(sorted(point.name for point in entry_points(group=f"headrace.{kind}")))
         raise ConfigError(f"{kind[:-1]} `{name}` is not known", hint=f"{kind}: {known or 'none installed'}")
     return next(iter(found)).load()
+
+
+def lands_of(spec: TableSpec, log: Callable[[str], LandLog]) -> dict[str, LandLog]:
+    """The land streams of a table by source, each telling only of what the table reads."""
+    return {source: log(source).of(spec.tables_of(source)) for source in spec.source}
 
 
 @contextmanager

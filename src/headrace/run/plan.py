@@ -28,7 +28,7 @@ from .cost import Cost, cost
 from .golden import gold_file
 from .impact import Gold, changed_columns, gold_models, reached, referring
 from .origin import origin
-from .parts import refinery
+from .parts import lands_of, refinery
 from .pending import Waiting, as_if_landed, waiting
 from .refine import Refinery, TableWriter, next_plan, verify
 from .report import silent
@@ -84,7 +84,8 @@ class PipelinePlan:
 
     @property
     def refused(self) -> bool:
-        return any(table.refused for table in self.tables)
+        """Whether `headrace run` refuses some table as things stand."""
+        return any(table.refused or table.action == "cannot" for table in self.tables)
 
     def to_json(self) -> dict[str, Any]:
         """JSON scalars, lists and objects only; the keys are the field names."""
@@ -123,7 +124,7 @@ def plan(project: Project, *, accepting: bool = False) -> PipelinePlan:
         gold = gold_models(looked_at, storage) if any(changed.values()) else Gold()
         tables = []
         for name, spec in project.config.tables.items():
-            own = {source: lands[source] for source in spec.source}
+            own = lands_of(spec, lands.__getitem__)
             with refinery(looked_at, name, storage, own, Path(scratch), silent) as work:
                 tables.append(_table(looked_at, work, changed[name], gold))
         return PipelinePlan(project.config.name, sources, tables, _gold(looked_at, tables))

@@ -27,11 +27,12 @@ from ..store.base import DATA, Base, Expired, How, commit, expired
 from ..store.delta import Table
 from ..store.records import LandLog, RefineLog, utc
 from ..store.storage import LocalStorage, scratch_folder
+from .accept import user
 from .alone import alone
 from .bases import covering, grown
 from .corrected import corrections_log, wait
 from .origin import chosen
-from .parts import code_of, part, refinery
+from .parts import code_of, lands_of, part, refinery
 from .portions import again
 from .refine import fingerprint_of
 from .report import Listener, silent
@@ -111,7 +112,7 @@ class Keeper:
         log = RefineLog(self.storage, name)
         fingerprint = fingerprint_of(spec, code_of(self.project, spec))
         base = self.state.bases.get(name)
-        lands = {source: self.lands[source] for source in spec.source}
+        lands = lands_of(spec, self.lands.__getitem__)
         blocked = ""
         if log.last is None:
             blocked = "unrefined"
@@ -204,7 +205,7 @@ class Keeper:
             if not objects:
                 found[name] = covering(base, reader.fingerprint, spec, self.streams(name))
                 continue
-            lands = {source: self.lands[source] for source in spec.source}
+            lands = lands_of(spec, self.lands.__getitem__)
             with refinery(
                 self.project, name, self.storage, lands, self.scratch / name, self.listener
             ) as work:
@@ -263,18 +264,19 @@ def tend(keeper: Keeper) -> Expiry:
     return result
 
 
-def adopt(project: Project, storage: LocalStorage, table: str) -> bool:
+def adopt(project: Project, storage: LocalStorage, table: str, *, reason: str = "") -> bool:
     """Keeps a table's rows of expired bronze as they are, whatever has changed since; False if none is gone.
 
-    The next run computes the table from them and all of bronze that is left, under the settings of now. New
-    versions of expired files that have landed so far are added to the old rows, not put in their place.
+    The record of it says when, by whom and why. The next run computes the table from them and all of bronze
+    that is left, under the settings of now. New versions of expired files that have landed so far are added to
+    the old rows, not put in their place.
     """
     if table not in project.config.tables:
         raise ConfigError(
             f"table `{table}` is not defined", hint=f"tables: {', '.join(project.config.tables)}"
         )
     spec = project.config.tables[table]
-    lands = {source: LandLog(storage, project.stream(source)) for source in spec.source}
+    lands = lands_of(spec, lambda source: LandLog(storage, project.stream(source)))
     with alone(project.lake):
         state = expired(storage)
         base = state.bases.get(table)
@@ -303,7 +305,8 @@ def adopt(project: Project, storage: LocalStorage, table: str) -> bool:
             base.objects if base else 0,
         )
         bases = {**state.bases, table: adopted}
-        record = replace(state, time=utc(), bases=bases, objects={}, writer=uuid.uuid4().hex)
+        told = {"table": table, "by": user(), "reason": reason}
+        record = replace(state, time=utc(), bases=bases, objects={}, writer=uuid.uuid4().hex, adopted=told)
         commit(storage, state, record)
     return True
 

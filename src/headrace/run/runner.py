@@ -31,7 +31,7 @@ from .breaker import CircuitBreaker
 from .golden import build_gold
 from .graph import Task, TaskResult, execute, select
 from .land import land
-from .parts import part, refinery
+from .parts import lands_of, part, refinery
 from .refine import refine
 from .report import Event, GoldReport, Listener, RunReport, SourceReport, Status, TableReport, silent
 from .retention import Keeper, due, tend
@@ -182,7 +182,7 @@ def _land(plant: Plant, name: str) -> SourceReport:
 
 
 def _refine(plant: Plant, name: str) -> TableReport:
-    lands = {source: plant.land_log(source) for source in plant.project.config.tables[name].source}
+    lands = lands_of(plant.project.config.tables[name], plant.land_log)
     with refinery(plant.project, name, plant.storage, lands, plant.scratch / name, plant.listener) as work:
         plant.engines[name] = work.engine
         try:

@@ -40,8 +40,22 @@ class Step(Model):
         return self
 
 
+class Changes(Model):
+    """How a table follows a stream of changes: inserts, updates, deletes, truncations."""
+
+    deletes: Literal["hard", "soft"] = "hard"
+    """A deleted row is shown no more, or is shown with `_deleted` and its last known values."""
+    sequence_by: Names = Field(default_factory=list)
+    """Which of two changes of a key is later: the greater; default: the source's own order (`_sequence`)."""
+    apply_as_deletes: str | None = None
+    """SQL over final columns: such a row deletes its key, beside those that the source marks as deletes."""
+    truncate: Literal["apply", "ignore"] = "apply"
+    """What a truncation at the source does: deletes every row that is older, or nothing."""
+
+
 class TableSpec(Model):
-    source: Names = Field(alias="from")
+    given: Names = Field(alias="from")
+    """Sources, or tables of sources that have several: `pg.orders`."""
     contract: Contract
     """Inline, or a path relative to the pipeline file (the loader reads it)."""
     keys: Names = Field(default_factory=list)
@@ -52,6 +66,8 @@ class TableSpec(Model):
     """Default: merge with keys, append without."""
     delete_when: str | None = None
     """SQL over final columns: such a row deletes its key (a tombstone stays)."""
+    changes: Changes | None = None
+    """The rows are changes; set by itself where the source is one of changes."""
     partition_by: Names = Field(default_factory=list)
     history: bool = False
     """Keep every version of every key in `silver.<table>_history`."""
@@ -94,6 +110,46 @@ class TableSpec(Model):
             if value and not self.keys:
                 hint = "name the columns that identify a row, such as `keys: [order_id]`"
                 yield Problem((what,), f"`{what}` needs `keys`", hint)
+        if self.changes is not None:
+            yield from (p.under("changes") for p in self._change_problems(self.changes))
+
+    def _change_problems(self, changes: Changes) -> Iterator[Problem]:
+        columns = self.contract.columns
+        if not self.keys or self.keys == ["*"]:
+            hint = "name the columns that identify a row at the source, such as `keys: [order_id]`"
+            yield Problem((), "a table of changes needs `keys`", hint)
+        if self.mode not in (None, "merge"):
+            hint = "leave `mode` out; `history: true` keeps every change"
+            yield Problem((), f"a table of changes is merged, so `mode: {self.mode}` is not possible", hint)
+        for what, instead in (("latest_by", "sequence_by"), ("delete_when", "apply_as_deletes")):
+            if getattr(self, what):
+                hint = f"write `changes: {{{instead}: …}}` instead"
+                yield Problem((), f"`{what}` and `changes` say the same thing twice", hint)
+        if self.steps:
+            hint = "do it in SQL (`derive`, rules), or in a table or model made from this one"
+            yield Problem((), "a table of changes has no Python steps: a delete knows only its key", hint)
+        for place, name in enumerate(changes.sequence_by):
+            at = ("sequence_by", place)
+            if name not in columns:
+                message = f"sequence_by: `{name}` is not a column of the contract"
+                yield Problem(at, message, suggest(name, columns, "columns"))
+            elif columns[name].type in ("json", "boolean") or columns[name].mask:
+                hint = "name a number, date, timestamp or text that is stored as it is"
+                yield Problem(at, f"sequence_by: column `{name}` has no order to go by", hint)
+        for name in self.keys:
+            if name in columns and columns[name].mask == "encrypt":
+                hint = "use `mask: hash`, which keeps keys apart as well"
+                yield Problem((), f"a table of changes: key `{name}` is encrypted", hint)
+
+    @property
+    def source(self) -> list[str]:
+        """The sources that the table is made from."""
+        return list(dict.fromkeys(name.partition(".")[0] for name in self.given))
+
+    def tables_of(self, source: str) -> frozenset[str] | None:
+        """Which of the source's tables it is made from; None means all that the source has."""
+        found = [name.partition(".")[2] for name in self.given if name.partition(".")[0] == source]
+        return frozenset(found) if all(found) else None
 
     @property
     def key_columns(self) -> list[str]:
@@ -175,7 +231,8 @@ class PipelineConfig(Model):
             for name in names:
                 yield from _name_problem((kind, name), name, f"a {kind[:-1]}'s name")
         for name, table in self.tables.items():
-            for place, source in enumerate(table.source):
+            for place, given in enumerate(table.given):
+                source = given.partition(".")[0]
                 if source not in self.sources:
                     hint = suggest(source, self.sources, "sources")
                     at = ("tables", name, "from", place)
@@ -188,7 +245,14 @@ class PipelineConfig(Model):
         ids = {name: source.id or name for name, source in self.sources.items()}
         sources = {ids[name]: source for name, source in self.sources.items()}
         tables = {
-            name: table.model_copy(update={"source": [ids[source] for source in table.source]})
+            name: table.model_copy(
+                update={
+                    "given": [
+                        ids[source] + dot + part
+                        for source, dot, part in (given.partition(".") for given in table.given)
+                    ]
+                }
+            )
             for name, table in self.tables.items()
         }
         return self.model_copy(update={"sources": sources, "tables": tables})

@@ -6,10 +6,11 @@ changed, cut or missing record is found when it is read; it is never skipped.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -88,6 +89,8 @@ class LandLog:
         self.stream = stream
         self._folder = f"_headrace/land/{stream}"
         self.records: list[LandRecord] = []
+        self.tables: Collection[str] | None = None
+        """Of which of the source's tables `objects` and `newest` tell; None: of all."""
         self.fresh: set[str] = set()
         """Keys that this process has just hashed: reading them again needs no second check."""
         self.refresh()
@@ -194,16 +197,25 @@ class LandLog:
         self.fresh.update(item.key for item in objects)
         return self.records[record.epoch]
 
+    def of(self, tables: Collection[str] | None) -> LandLog:
+        """The same log, seen by who reads only some of the source's tables."""
+        seen = copy.copy(self)
+        seen.tables = tables
+        return seen
+
     def newest(self) -> dict[str, Landed]:
         """Name → its newest version."""
-        return {item.name: item for record in self.records for item in record.objects}
+        return {item.name: item for record in self.records for item in self._told(record)}
+
+    def _told(self, record: LandRecord) -> Iterator[Landed]:
+        return (item for item in record.objects if self.tables is None or item.table in self.tables)
 
     def objects(self, after: int, upto: int) -> list[tuple[int, Landed]]:
         """(epoch, object) of the commits in (after, upto], in bronze order."""
         return [
             (record.epoch, self._now(item))
             for record in self.records[max(after + 1, 0) : upto + 1]
-            for item in record.objects
+            for item in self._told(record)
         ]
 
     def _now(self, item: Landed) -> Landed:
@@ -224,7 +236,7 @@ def _land_record(body: dict[str, Any]) -> LandRecord:
 
 
 def _stamp(item: Landed, arrived: str) -> Landed:
-    return Landed(**{**asdict(item), "arrived": arrived})
+    return replace(item, arrived=arrived)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ..core import Batch, Frame, Landed, Position, RawFile, Source
+from ..core import Batch, Landed, Position, RawFile, Source
 from ..errors import Gap, Refused
 
-Rows = Callable[[Frame], Sequence[object]]
-"""Turns a frame into comparable rows; needed for sources that yield records."""
+Rows = Callable[[bytes, Mapping[str, Any]], Sequence[object]]
+"""Turns the bytes of a file, of this format, into comparable rows.
+
+For sources of records: which of them lie in one file, and what it is called, may differ from read to read.
+"""
 
 
 @dataclass
@@ -153,13 +156,20 @@ def check_gap(make: Callable[[], Source], stream: str, position: Position) -> No
 
 
 def _landed(batch: Batch, ledger: Ledger, rows: Rows | None) -> Step:
-    if not isinstance(batch.data, Sequence):
-        assert rows is not None, "this source yields records: pass `rows` to compare them"
-        return Step(list(rows(batch.data)), (), batch.end)
+    if rows is not None:
+        return Step([row for file in batch.data for row in _rows(file, rows)], (), batch.end)
     names = [file.name for file in batch.data]
     assert len(set(names)) == len(names), f"a name comes twice in one batch: {names}"
     files = [landed for file in batch.data if (landed := _copied(file, ledger)) is not None]
     return Step([(file.name, file.bytes, file.sha256) for file in files], files, batch.end)
+
+
+def _rows(file: RawFile, rows: Rows) -> Sequence[object]:
+    inspector = file.inspector()
+    content = b"".join(_chunks(file))
+    inspector.feed(content)
+    file.verify()
+    return rows(content, inspector.result())
 
 
 def _copied(file: RawFile, ledger: Ledger) -> Landed | None:
@@ -177,14 +187,21 @@ def _copied(file: RawFile, ledger: Ledger) -> Landed | None:
     except Refused as error:
         ledger.note("refused", file.name, str(error))
         return None
-    assert size == file.size, f"{file.name}: {size} bytes came, {file.size} were announced"
+    assert size == file.size or not file.size, f"{file.name}: {size} bytes came, {file.size} were announced"
     text = json.dumps(form)
     assert json.loads(text) == dict(form), f"{file.name}: its format changes in JSON: {text}"
     old = ledger.landed.get(file.name)
     if old is not None and old.sha256 == digest.hexdigest():
         return None
     return Landed(
-        f"bronze/{file.name}", file.name, size, digest.hexdigest(), form.get("rows"), form, file.signature
+        f"bronze/{file.name}",
+        file.name,
+        size,
+        digest.hexdigest(),
+        form.get("rows"),
+        form,
+        file.signature,
+        table=file.table,
     )
 
 
@@ -195,12 +212,11 @@ def _chunks(file: RawFile) -> Iterator[bytes]:
 
 
 def _first(source: Source, stream: str) -> object:
-    """The names, or the end, of the first batch; without reading its data."""
+    """The size and the end of the first batch; without reading its data."""
     with closing(cast(Any, source.read(stream, None, Ledger()))) as batches:
         for batch in batches:
             if batch is not None:
-                files = batch.data if isinstance(batch.data, Sequence) else ()
-                return [file.name for file in files], dict(batch.end)
+                return len(batch.data), dict(batch.end)
     return None
 
 

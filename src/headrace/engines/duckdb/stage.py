@@ -19,6 +19,7 @@ from headrace.spec.contract import Drift
 
 from .stage_columnar import stage_parquet
 from .stage_csv import dialect, stage_csv
+from .stage_decoded import stage_decoded
 from .stage_json import stage_json, stage_jsonl
 from .stage_parts import Part, Shape, Stage, StagedFile, Wanted, ident
 from .stage_sheets import stage_avro, stage_text, stage_xlsx
@@ -81,7 +82,7 @@ def stage(
     for file in files:
         groups.setdefault(_group(file.form), []).append(file)
     for key, group in groups.items():
-        _READERS.get(key[0], _unknown)(run, group)
+        _READERS.get(key[0], stage_decoded)(run, group)
     _publish(run)
     _publish_rejects(run, files)
     records: dict[str, int] = {}
@@ -93,13 +94,6 @@ def stage(
 def _group(form: Mapping[str, Any]) -> tuple[Any, ...]:
     kind = form.get("type")
     return (kind, *dialect(form)) if kind == "csv" else (kind,)
-
-
-def _unknown(run: Stage, files: Sequence[StagedFile]) -> None:
-    for file in files:
-        known = ", ".join(_READERS)
-        reason = f"format `{file.form.get('type')}` cannot be read; formats: {known}"
-        run.reject(file, [(1, reason, "file.unreadable")])
 
 
 def _nothing(run: Stage, files: Sequence[StagedFile]) -> None:

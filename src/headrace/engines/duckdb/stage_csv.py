@@ -41,6 +41,7 @@ def dialect(form: Mapping[str, Any]) -> tuple[Any, ...]:
     header = form.get("header")
     return (
         *(form.get(k) for k in ("compression", "delimiter", "quote", "escape", "columns", "skip", "newline")),
+        form.get("nulls"),
         tuple(header) if header is not None else None,
         is_plain(form),
         # Read apart from the others: the reader may refuse the whole statement for one of these.

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.core import CHANGE
+
 from .stage_parts import Wanted
+from .stage_strict import fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +78,6 @@ def match(wanted: Wanted, names: Sequence[str]) -> list[int | None]:
     ]
 
 
-def fold(name: str) -> str:
-    return name.strip().casefold()
-
-
 def _reaches(wanted: Wanted, names: Sequence[str]) -> bool:
     """Whether a path of the contract leads into one of the fields."""
     roots = {name.partition(".")[0] for path in wanted.columns.values() for name in path if "." in name}
@@ -103,7 +102,7 @@ def refused(wanted: Wanted, names: Sequence[str], found: Sequence[int | None]) -
         return "header.missing_column"
     if wanted.on_new == "quarantine":
         used = {f for f in found if f is not None}
-        accepted = {fold(n) for c, names_ in wanted.columns.items() for n in (names_ or [c])}
+        accepted = {fold(n) for c, names_ in wanted.columns.items() for n in (names_ or [c])} | {*CHANGE}
         unknown = (i for i, n in enumerate(names) if i not in used and fold(n) not in accepted)
         if next(unknown, None) is not None:
             return "header.unknown_column"

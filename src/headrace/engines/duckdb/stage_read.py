@@ -75,6 +75,8 @@ def options(form: Mapping[str, Any], width: int, long: bool = False) -> str:
     columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(width))
     quote = str(form.get("quote") or "")
     escape = str(form.get("escape") or quote) if quote else ""
+    # With one column, a null text other than '' makes the reader skip blank lines, which are records.
+    unquoted = form.get("nulls") == "unquoted" or width == 1
     parts = [
         "auto_detect=false",
         f"columns={{{columns}}}",
@@ -83,11 +85,12 @@ def options(form: Mapping[str, Any], width: int, long: bool = False) -> str:
         f"delim={text(str(form.get('delimiter') or ','))}",
         f"quote={text(quote)}",
         f"escape={text(escape)}",
-        # With one column, a null text other than '' makes the reader skip blank lines, which are records.
-        f"nullstr={text(NEVER if width > 1 else '')}",
+        f"nullstr={text('' if unquoted else NEVER)}",
         "strict_mode=true",
         f"compression={text(str(form.get('compression') or 'none'))}",
     ]
+    if form.get("nulls") == "unquoted":
+        parts.append("allow_quoted_nulls=false")
     if form.get("newline") in NEWLINES:
         parts.append(f"new_line={NEWLINES[form['newline']]}")
     if long:

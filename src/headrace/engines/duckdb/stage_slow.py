@@ -24,7 +24,7 @@ SPAN_LINES, SPAN_BYTES = 2_000, 4 << 20  # a quoted field does not reach further
 OPEN = "open"
 UNREADABLE = "file.unreadable"
 NEVER = "\ufdd0headrace\ufdd1"
-Split = Callable[[str], tuple[list[str] | None, str | None]]
+Split = Callable[[str], tuple[list[str | None] | None, str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Record:
     line: int
     lines: int
     raw: bytes
-    values: list[str] | None
+    values: list[str | None] | None
     rule: str | None
     """Why there are no values."""
 
@@ -90,7 +90,7 @@ def _to_row_end(ahead: deque[bytes], more: More, row_end: bytes, end: bytes) -> 
 
 def _to_closed_quote(
     ahead: deque[bytes], more: More, encoding: str, split: Split, marks: tuple[bytes, bytes]
-) -> tuple[int, bytes, list[str] | None, str | None]:
+) -> tuple[int, bytes, list[str | None] | None, str | None]:
     quote, end = marks
     raw = ahead[0]
     values, rule = _parsed(bare(raw, end), encoding, split)
@@ -117,7 +117,7 @@ def _encoded(mark: str, encoding: str) -> bytes:
     return mark.encode(encoding) if encoding.startswith("utf-16-") else mark.encode()
 
 
-def _parsed(raw: bytes, encoding: str, split: Split) -> tuple[list[str] | None, str | None]:
+def _parsed(raw: bytes, encoding: str, split: Split) -> tuple[list[str | None] | None, str | None]:
     try:
         line = decoded(raw, encoding)
     except UnicodeDecodeError:
@@ -141,7 +141,8 @@ def decoded(raw: bytes, encoding: str) -> str:
 def _splitter(form: Mapping[str, Any]) -> Split:
     delimiter, quote = str(form.get("delimiter") or ","), str(form.get("quote") or "")
     if not quote or form.get("row_end"):
-        return lambda line: (line.split(delimiter), None)
+        return lambda line: ([*line.split(delimiter)], None)
+    nothing = None if form.get("nulls") == "unquoted" else ""
     escape = str(form.get("escape") or quote)
     q, e = re.escape(quote), re.escape(escape)
     inner = rf"[^{q}]*(?:{q}{q}[^{q}]*)*" if escape == quote else rf"[^{q}{e}]*(?:{e}.[^{q}{e}]*)*"
@@ -149,10 +150,10 @@ def _splitter(form: Mapping[str, Any]) -> Split:
     opens = re.compile(rf" *{q}")
     escaped = re.compile(rf"{e}(.)", re.DOTALL)
 
-    def split(line: str) -> tuple[list[str] | None, str | None]:
+    def split(line: str) -> tuple[list[str | None] | None, str | None]:
         if quote not in line:
-            return line.split(delimiter), None
-        values: list[str] = []
+            return [value or nothing for value in line.split(delimiter)], None
+        values: list[str | None] = []
         at = 0
         while True:
             found = quoted.match(line, at)
@@ -168,7 +169,7 @@ def _splitter(form: Mapping[str, Any]) -> Split:
             else:
                 to = line.find(delimiter, at)
                 to = len(line) if to < 0 else to
-                values.append(line[at:to])
+                values.append(line[at:to] or nothing)
                 at = to
             if at == len(line):
                 return values, None
