@@ -29,7 +29,7 @@ from headrace.run.runner import open_storage
 from headrace.spec.load import load
 from headrace.store.base import expired, newest
 from headrace.store.records import LandLog
-from tests.projects import HEADER, PIPELINE, content, go, make, put, rows
+from tests.projects import HEADER, PIPELINE, content, go, headrace, make, put, rows
 
 LATER = timedelta(days=91)
 KEY = 'encryption: {key: k1, keys: {k1: "' + "ab" * 32 + '"}}\n'
@@ -461,7 +461,8 @@ def test_a_changed_contract_is_refused_until_it_is_adopted(tmp_path: Path) -> No
     report = go(tmp_path, accept_changes=True)
     assert report.tables[0].error_class == "configuration"
     assert "its settings changed, but bronze" in str(report.tables[0].error)
-    assert "adopt(project, 'orders')" in str(report.tables[0].error)
+    assert "hint: undo the change" in str(report.tables[0].error)
+    assert "`headrace plan --adopt orders`" in str(report.tables[0].error)
     assert content(tmp_path) == before
     assert old(tmp_path).kept == {"`orders` has changed and was not computed anew": 2}
     (tmp_path / "pipeline.yml").write_text(PIPELINE)
@@ -480,6 +481,26 @@ def test_a_changed_contract_is_refused_until_it_is_adopted(tmp_path: Path) -> No
     after = content(tmp_path)
     rebuilt(tmp_path)
     assert content(tmp_path) == after
+
+
+def test_a_plan_tells_what_expired_bronze_forbids_and_adopts_on_request(tmp_path: Path) -> None:
+    landed(tmp_path)
+    old(tmp_path, clock(tmp_path, epoch=2))
+    put(tmp_path, "0.csv", ["0,corrected,9.00,2026-03-01T00:00:00"])
+    told = headrace(tmp_path, "plan")
+    assert told.returncode == 2, told.stdout + told.stderr
+    assert "table orders  cannot: table `orders`: a new version of data/0.csv has landed" in told.stdout
+    assert "`headrace plan --adopt orders`" in told.stdout
+    assert headrace(tmp_path, "run").returncode == 2
+    told = headrace(tmp_path, "plan", "--adopt", "orders", "--reason", "late corrections")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "table orders  its rows of expired bronze stay as they are" in told.stdout
+    assert "table orders  rebuild: a new version of data/0.csv" in told.stdout
+    record = expired(open_storage(load(tmp_path)))
+    assert (record.adopted["table"], record.adopted["reason"]) == ("orders", "late corrections")
+    assert record.adopted["by"]
+    assert headrace(tmp_path, "run").returncode == 0
+    assert sum("corrected" in row for row in rows(tmp_path, "silver.orders")) == 1
 
 
 def test_adopting_does_not_change_what_a_row_is(tmp_path: Path) -> None:

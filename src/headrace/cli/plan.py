@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..run.cost import Cost
     from ..run.pending import Waiting
     from ..run.plan import PipelinePlan, TablePlan
+    from ..spec.project import Project
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -24,6 +25,11 @@ def plan(
     accept: Annotated[
         bool, typer.Option("--accept", help="Record that the breaking changes shown may be made.")
     ] = False,
+    adopt: Annotated[
+        list[str] | None,
+        typer.Option("--adopt", help="Keep this table's rows of expired bronze as they are; repeatable."),
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept with --adopt.")] = "",
     env: Annotated[
         str | None, typer.Option("--env", "-e", help="Environment overlay; default $HEADRACE_ENV.")
     ] = None,
@@ -31,7 +37,7 @@ def plan(
 ) -> None:
     """Show what the next run will do, and what a changed definition breaks.
 
-    Nothing is run. The exit code is 2 if `headrace run` would refuse a breaking change.
+    Nothing is run. The exit code is 2 if `headrace run` would refuse a table.
     """
     import json
 
@@ -39,13 +45,23 @@ def plan(
     from ..run.plan import plan as look
     from ..spec.load import load
 
-    found = look(load(path, env), accepting=accept)
+    project = load(path, env)
+    adopted = [f"table {table}  {_adopted(project, table, reason)}" for table in adopt or ()]
+    found = look(project, accepting=accept)
     if as_json:
         typer.echo(redact.text(json.dumps(found.to_json(), default=str)))
     else:
-        for line in plan_lines(found):
+        for line in [*adopted, *plan_lines(found)]:
             typer.echo(redact.text(line))
     raise typer.Exit(USAGE if found.refused else OK)
+
+
+def _adopted(project: Project, table: str, reason: str) -> str:
+    from ..run.retention import adopt
+    from ..run.runner import open_storage
+
+    kept = adopt(project, open_storage(project), table, reason=reason)
+    return "its rows of expired bronze stay as they are" if kept else "nothing of its bronze has expired"
 
 
 def plan_lines(found: PipelinePlan) -> list[str]:

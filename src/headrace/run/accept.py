@@ -75,7 +75,7 @@ def accept(storage: Storage, change: Redefined) -> None:
         "to": change.after,
         "changes": [str(item) for item in change.changes],
         "time": utc(),
-        "by": _user(),
+        "by": user(),
     }
     storage.create(_key(change.table, change.before, change.after), seal(body, ""))
 
@@ -106,7 +106,8 @@ def _key(table: str, before: str, after: str) -> str:
     return f"{FOLDER}/{table}/{after}/from-{before}.json"
 
 
-def _user() -> str:
+def user() -> str:
+    """Who is at work here, as far as the system can tell."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Objects = Sequence[tuple[str, tuple[int, Landed]]]
 """(source, (land epoch, object))."""
-ADOPT = "accept it: `headrace.run.retention.adopt(project, {table!r})`"
+ADOPT = "accept it: `headrace plan --adopt {table}`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,6 @@ def _new_version(work: Refinery, state: Expired, names: Sequence[str]) -> Config
     return ConfigError(
         f"table `{work.name}`: a new version of {names[0]}{more} has landed, but the old one is gone from"
         f" bronze since {state.time[:10]} (retention): its rows cannot be taken back",
-        hint="if the new rows may be added to the old ones (equal keys are merged), "
+        hint="if the new rows may be added to the old ones (equal keys are merged), let a run land it, then "
         + ADOPT.format(table=work.name),
     )

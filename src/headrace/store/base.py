@@ -65,6 +65,8 @@ class Expired:
     objects: Mapping[str, How] = field(default_factory=dict)
     """Bronze key → how it went, for those that this record took; earlier ones are in the records before."""
     writer: str = ""
+    adopted: Mapping[str, str] = field(default_factory=dict)
+    """Of a record by which somebody accepted a table's rows as they are: table, by and reason."""
     sha256: str = ""
 
     def lacks(self, stream: str, epoch: int, item: Landed) -> bool:
