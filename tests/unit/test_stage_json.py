@@ -107,6 +107,29 @@ def test_top_level_keys_match_by_policy_and_dots_may_be_part_of_a_key(tmp_path):
     assert lines(tmp_path, *texts, columns=columns, extras=["new"]).values == [("1", "2", "3")]
 
 
+@pytest.mark.parametrize("as_document", [False, True])
+def test_keys_that_differ_only_in_case_never_lend_one_value_for_another(tmp_path, as_document):
+    usual = ['{"id":1,"x":0}'] * 600  # more than an inspection looks at
+    texts = [
+        '{"id":1,"x":0}', '{"Id":2,"id":3,"x":0}', '{"ID":4,"x":0}', '{"Id":null,"iD":5,"x":0}',
+        '{"x":0,"id ":6}', '{"id":7,"id":8}', '{"id":9,"X":1,"other":1,"OTHER":2}',
+    ]  # fmt: skip
+    columns = {"id": ["id"], "x": ["x"]}
+    if as_document:
+        result = document(tmp_path, "[" + ",".join(usual + texts) + "]", columns=columns)
+    else:
+        result = lines(tmp_path, *usual, *texts, columns=columns)
+    assert result.values[600:] == [("1", "0"), ("4", "0"), ("6", "0"), ("9", "1")]
+    assert result.rules == [
+        (602, "json.duplicate_key"),
+        (604, "json.duplicate_key"),
+        (606, "json.duplicate_key"),
+    ]
+    exact = lines(tmp_path, *texts, columns=columns, case="exact")
+    assert exact.values[1] == ("3", "0"), "where case matters they are different columns"
+    assert [rule for rule in exact.rules if rule[0] != 6] == []
+
+
 def test_drift_policies_hold_per_record(tmp_path):
     texts = ('{"a":1,"b":2,"c":3}', '{"a":1,"b":null,"c":3,"z":4}', '{"a":1,"b":2}')
     assert lines(tmp_path, *texts, on_new="quarantine").rules == [(2, "header.unknown_column")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from .stage_parts import text
 from .stage_strict import Path, Paths
@@ -66,6 +66,7 @@ def _doubt(paths: Paths, usual: Mapping[Path, Sequence[str]]) -> str:
         "v IS NULL",
         f"CASE WHEN ascii(j) = 123 THEN false ELSE NOT starts_with(ltrim(j, {_SPACE}), '{{') END",
         _twice("k", usual.get((), ())),
+        *_respelt(paths),
         *_LENIENT,
         *(_twice(f"kk[{i + 1}]", usual.get(path, ())) for i, path in enumerate(paths.parents)),
         *(f"(s{i} IS NOT NULL AND e{i} IS NULL)" for i in range(len(paths.all))),
@@ -91,6 +92,24 @@ def _twice(keys: str, usual: Sequence[str]) -> str:
     if not usual or len(set(usual)) != len(usual):
         return found
     return f"CASE WHEN {keys} = [{', '.join(map(text, usual))}] THEN false ELSE {found} END"
+
+
+def _respelt(paths: Paths) -> list[str]:
+    """Whether a key is spelt as none of the paths, or two mean the same; nothing where case matters."""
+    if not paths.folds:
+        return []
+    meant = dict.fromkeys(root.strip().lower() for root in paths.roots)
+    keys = f"list_filter(k, lambda x: list_contains({_list(meant)}, lower(trim(x))))"
+    folded = f"list_transform({keys}, lambda x: lower(trim(x)))"
+    found = (
+        f"coalesce(NOT list_has_all({_list(paths.roots)}, {keys}) "
+        f"OR list_unique({folded}) <> len({keys}), false)"
+    )
+    return [f"CASE WHEN list_has_all({_list(paths.plain)}, k) THEN false ELSE {found} END"]
+
+
+def _list(values: Iterable[str]) -> str:
+    return f"[{', '.join(map(text, values))}]::VARCHAR[]"
 
 
 def _exact(s: str, key: str) -> str:

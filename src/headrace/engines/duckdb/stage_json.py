@@ -17,12 +17,11 @@ from typing import Any, BinaryIO
 from .normalise import is_plain
 from .raw import BLOCK, BROKEN, as_text, bare, line_end, lines, open_plain, raw_lines
 from .stage_extract import GOOD, extraction
-from .stage_header import fold
 from .stage_lines import line_at, place
 from .stage_parts import Part, Stage, StagedFile, Wanted, ident, text
 from .stage_read import FAILED, LINES, Reading, load
 from .stage_slow import UNREADABLE, Numbered, decoded
-from .stage_strict import MALFORMED, Broken, Path, Paths, Text, documents, is_text, judge, keys_of
+from .stage_strict import MALFORMED, Broken, Path, Paths, Text, documents, fold, is_text, judge, keys_of
 
 ARRAY_FROM = 1 << 20  # a smaller document is not worth a second reader
 OBJECT = 64 << 20  # bytes of one element of an array
@@ -50,8 +49,18 @@ def paths(wanted: Wanted, forms: Iterable[Mapping[str, Any]]) -> Paths:
     ]
     columns += [[(name,)] for name in wanted.names if name not in wanted.columns]
     flat = {place: name for place, name in enumerate(wanted.names) if name in wanted.flat}
+    roots = [path[0] for column in columns for path in column]
+    folds = {fold(root): root for root in reversed(roots)} if wanted.case == "ignore" else {}
+    clear = len(folds) == len(set(roots))
+    plain = [*dict.fromkeys(roots), *(key for key in known if fold(key) not in folds)] if clear else []
     return Paths(
-        columns, wanted.contract, wanted.on_new == "quarantine", wanted.on_missing == "quarantine", flat
+        columns,
+        wanted.contract,
+        wanted.on_new == "quarantine",
+        wanted.on_missing == "quarantine",
+        flat,
+        folds,
+        plain,
     )
 
 

@@ -22,6 +22,10 @@ class Paths:
     refuse_missing: bool
     flat: Mapping[int, str] = field(default_factory=dict)
     """Places, and names, of columns that take no object or array."""
+    folds: Mapping[str, str] = field(default_factory=dict)
+    """Folded top-level keys → a spelling that `columns` have; empty where case matters."""
+    plain: Sequence[str] = ()
+    """Top-level keys of which any number in one record leave no doubt what they mean."""
 
     @property
     def all(self) -> list[Path]:
@@ -76,6 +80,10 @@ def judge(source: str, paths: Paths) -> tuple[list[str | None] | None, str | Non
         record = _DECODER.decode(source)
         if not isinstance(record, Object):
             return None, NOT_OBJECT
+        spelt = _spelt(record, paths) if paths.folds else record
+        if spelt is None:
+            return None, DUPLICATE
+        record = spelt
         rule = _flaw(record, paths)
         return (None, rule) if rule else ([_column(record, column) for column in paths.columns], None)
     except (ValueError, RecursionError):
@@ -97,6 +105,21 @@ def keys_of(source: str, paths: Paths) -> dict[Path, list[str]]:
 def is_text(key: str) -> bool:
     """Whether UTF-8 has a spelling for it: half a surrogate pair, which JSON can escape, has none."""
     return not any("\ud800" <= c <= "\udfff" for c in key)
+
+
+def fold(name: str) -> str:
+    """Equal for names that differ only in case and outer blanks."""
+    return name.strip().casefold()
+
+
+def _spelt(record: Object, paths: Paths) -> Object | None:
+    """The record with its keys as `paths` spell them; None if two keys of it mean the same column."""
+    meant = [key for key in record if fold(key) in paths.folds]
+    if len({fold(key) for key in meant}) < len(meant):
+        return None
+    roots = set(paths.roots)
+    strange = {key: paths.folds[fold(key)] for key in meant if key not in roots}
+    return _object([(strange.get(key, key), value) for key, value in record.pairs]) if strange else record
 
 
 def _flaw(record: Object, paths: Paths) -> str | None:
