@@ -18,6 +18,7 @@ demo: $(VENV)/.all ## Generate sales data, run the example on it, check the outc
 	$(PY) scripts/demo.py
 
 test: $(VENV)/.dev ## All tests, unit tests first, then coverage limits
+	@scripts/services
 	@rm -f .coverage .coverage.*
 	$(PY) -m pytest $(UNIT) $(COV)
 	$(PY) -m pytest $(REST) $(COV)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from services import database as database
+from services import missing
+from services import postgres as postgres
 
 # Machines differ and are shared: a property is judged by what it says, not by how long it takes. The same
 # examples every time, so that a failure is a change and not the weather; HYPOTHESIS_PROFILE=search looks on.
@@ -16,13 +19,6 @@ settings.register_profile("search", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 _DATA = Path(os.environ.get("HEADRACE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-
-
-def missing(what: str) -> None:
-    """Skips by name and reason; where a machine must have everything (STRICT=1), fails instead."""
-    if os.environ.get("STRICT") == "1":
-        pytest.fail(f"{what} is missing and STRICT=1")
-    pytest.skip(f"{what} is missing")
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ DRIVERS = {
     "fastavro": ("sources", "engines/duckdb"),
     "python_calamine": ("sources", "engines/duckdb"),
     "zstandard": ("sources", "engines/duckdb"),
+    "psycopg": ("sources",),
 }
 """Each third-party package and where it may be imported. A new driver is a new line here, and an extra."""
 
