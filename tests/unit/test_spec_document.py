@@ -123,3 +123,8 @@ def test_files_must_be_small_utf8_text(tmp_path: Path) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(Unreadable):
         assert parse(text, "p.yml").marks[()].line >= 1
+
+
+def test_a_long_file_without_anchors_has_as_many_values_as_it_has() -> None:
+    text = "\n".join(f"t{number}: {{a: 1, b: 2, c: 3}}" for number in range(10_000))
+    assert len(parse(text, "p.yml").value) == 10_000

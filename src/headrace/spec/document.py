@@ -19,6 +19,7 @@ from .problem import Path as KeyPath
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
+"""Values that anchors may expand to; a long file without anchors has as many as it has."""
 MAX_ALIASES = 100
 MAX_DEPTH = 50
 
@@ -127,7 +128,8 @@ def parse(text: str, shown: str) -> Document:
         ) from error
     if node is None:
         raise Unreadable(Mark(shown, 1), "is empty", "see `headrace init` for a file to start from")
-    return _Builder(shown).document(node)
+    # a value takes a character at least, so only anchors make more values than that
+    return _Builder(shown, max(MAX_NODES, len(text))).document(node)
 
 
 def _syntax_hint(message: str) -> str:
@@ -143,8 +145,9 @@ def _syntax_hint(message: str) -> str:
 class _Builder:
     """Turns nodes into values, once per place where they stand: aliases are counted as often as used."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, most: int) -> None:
         self.file = file
+        self.most = most
         self.nodes = 0
         self.marks: dict[KeyPath, Mark] = {}
 
@@ -154,7 +157,7 @@ class _Builder:
 
     def build(self, node: yaml.Node, at: KeyPath) -> Any:
         self.nodes += 1
-        if self.nodes > MAX_NODES or len(at) > MAX_DEPTH:
+        if self.nodes > self.most or len(at) > MAX_DEPTH:
             raise Unreadable(self._mark(node), "anchors expand to too many values", "write the values out")
         if node.tag not in _KNOWN_TAGS:
             tag = node.tag.replace(_CORE, "!!")
@@ -195,7 +198,7 @@ class _Builder:
         for part in reversed(node.value if isinstance(node, yaml.SequenceNode) else [node]):
             if not isinstance(part, yaml.MappingNode):
                 raise Unreadable(self._mark(node), "`<<` needs a mapping", "write `<<: *anchor`")
-            builder = _Builder(self.file)
+            builder = _Builder(self.file, self.most)
             builder.nodes = self.nodes
             result |= builder.build(part, at)
             self.nodes = builder.nodes
