@@ -87,9 +87,11 @@ def land(source: Source, name: str, log: LandLog, signatures: Signatures, listen
             if batch is None:
                 continue
             objects = list(_copied(batch.data, log, reading, touched, name, listener))
-            if not objects and batch.end == log.end:
+            if not objects and (batch.data or batch.end == log.end):
                 continue
-            if objects:
+            if not objects:
+                log.append(batch.end, (), writer)  # nothing came, but the position moves
+            else:
                 log.storage.sync(item.key for item in objects)
                 reach("land.synced")
                 for item in objects:
