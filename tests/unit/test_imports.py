@@ -51,6 +51,10 @@ DRIVERS = {
     "python_calamine": ("sources", "engines/duckdb"),
     "zstandard": ("sources", "engines/duckdb"),
     "psycopg": ("sources",),
+    "botocore": ("sources", "spec"),
+    "paramiko": ("sources",),
+    "hvac": ("spec",),
+    "google": ("spec",),
 }
 """Each third-party package and where it may be imported. A new driver is a new line here, and an extra."""
 

@@ -1,29 +1,39 @@
-"""Files in folders: what is new or changed lands byte for byte, and nothing lands twice."""
+"""Files in folders, stores and servers: what is new or changed lands as it is, and nothing lands twice."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import os
+import heapq
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from ..core import Batch, Position, RawFile, Reading
 from ..errors import ConfigError, Refused, TransientError
 from .how import How, Kind, OrRefuse
 from .inspect import FileInspector, Past, has_rows
-from .listing import LAKE, Entry, base_of, listed, signature
+from .listing import LAKE, Entry, Place, base_of, listed, opened, verify
+from .remote import Access, Opening, is_remote, parse
+from .remote import opened as place_of
+from .rising import Limits, batches
 
 IGNORED = (".*", "*.tmp", "*.part", "*.partial", "*.crdownload", "~$*", "*.swp", "*.filepart", "*~")
 _BLOCK = 1 << 20
 OPEN = "give it the right to read there, or leave the folder out: name it under `ignore`, or narrow `path`"
-_TICK = 0.02
-"""Seconds within which two writes may leave the same time stamps."""
 
 
 def _listed(value: Any) -> Any:
@@ -31,7 +41,7 @@ def _listed(value: Any) -> Any:
 
 
 class Files(BaseModel):
-    """New and changed files of a folder land once each, whole and unaltered, in a fixed order."""
+    """New and changed files of a place land once each, whole and unaltered, in a fixed order."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,7 +49,10 @@ class Files(BaseModel):
     name: str
     root: Path
     path: Annotated[list[str], BeforeValidator(_listed)]
-    """Globs relative to the project (`data/*.csv`, `in/**/*.json`), a file, or a folder with all in it."""
+    """Globs relative to the project (`data/*.csv`, `in/**/*.json`), a file, or a folder with all in it; or
+    URLs of these (`s3://bucket/orders/*.csv`, `sftp://host/in/*.csv`, `https://host/prices.csv`)."""
+    access: Access = Field(default_factory=Access)
+    """How a remote place is entered."""
     format: Kind = "auto"
     changed: Literal["version", "refuse", "ignore"] = "version"
     """A landed name with other content: lands as its new version, is reported, or is left alone."""
@@ -61,8 +74,8 @@ class Files(BaseModel):
     """Lines before the header."""
     footer: int | None = Field(None, ge=0)
     """Lines at the end that are no data."""
-    settle: float = Field(0.0, ge=0)
-    """Seconds for which a file must have been left alone before it is taken."""
+    settle: float | None = Field(None, ge=0)
+    """Seconds for which a file must have been left alone before it is taken; 10 for FTP and SFTP, else 0."""
     ignore: list[str] = Field(default_factory=lambda: list(IGNORED))
     """Names of files and folders that are not looked at."""
     follow_links: bool = False
@@ -70,13 +83,29 @@ class Files(BaseModel):
     """Most files in one commit."""
     batch_bytes: int = Field(1_000_000_000, ge=1)
     order: Literal["name", "mtime"] = "name"
+    relist: float = Field(0.0, ge=0)
+    """Hours between two full listings of a store, where names rise; in between only later names are seen."""
+    _places: dict[str, Place] = PrivateAttr(default_factory=dict)
 
     @field_validator("path")
     @classmethod
     def _some(cls, value: list[str]) -> list[str]:
         if not value or not all(part.strip() for part in value):
             raise ValueError("give at least one path, such as data/*.csv")
+        try:
+            for part in filter(is_remote, value):
+                parse(part)
+        except ConfigError as error:
+            raise ValueError(f"{error.message}; {error.hint}") from None
         return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Files:
+        if self.relist and (len(self.path) > 1 or not self.path[0].startswith("s3://")):
+            raise ValueError("`relist` goes with one path in an object store, such as s3://bucket/in/*.csv")
+        if self.relist and (self.vanished != "ignore" or self.order != "name"):
+            raise ValueError("`relist` does not list what is there: leave out `vanished` and `order`")
+        return self
 
     @field_validator("encoding")
     @classmethod
@@ -109,60 +138,120 @@ class Files(BaseModel):
         if stream != self.name:
             raise ConfigError(f"source {self.name} has no stream {stream}", hint=f"its stream is {self.name}")
         offered: dict[str, object] = {}
-        how = self._how()
-        while True:
-            news = [entry for entry in self._news(ctx) if offered.get(entry.name) != entry.signature]
-            end: Position = dict(start) if start else {"files": "ledger"}
-            judge = _Judge(ctx)
-            for group in self._groups(news):
-                offered.update((entry.name, entry.signature) for entry in group)
-                yield Batch([_raw(entry, how, judge) for entry in group], end)
-            if not ctx.follow:
-                return
-            if not news:
-                yield None
+        how, judge = self._how(), _Judge(ctx)
+        with ExitStack() as held:
+            held.callback(self._close)
+            while True:
+                idle = True
+                for group, end in self._batches(start, ctx, offered):
+                    idle = False
+                    offered.update((entry.name, entry.signature) for entry in group)
+                    yield Batch([_raw(entry, how, judge) for entry in group], end)
+                    start = end
+                if not ctx.follow:
+                    return
+                if idle:
+                    yield None
 
     def listing(self, ctx: Reading) -> list[RawFile]:
         """What `read` would offer now; of files that are new or may have changed nothing is read."""
         judge = _Judge(ctx)
-        return [_raw(entry, self._how(), judge) for entry in self._news(ctx)]
+        with ExitStack() as held:
+            held.callback(self._close)
+            return [_raw(entry, self._how(), judge) for entry in self._news(ctx)]
 
-    def _news(self, ctx: Reading) -> list[Entry]:
+    @property
+    def remote(self) -> bool:
+        """Whether any of its files lie elsewhere than on this machine."""
+        return any(is_remote(pattern) for pattern in self.path)
+
+    def _batches(
+        self, start: Position | None, ctx: Reading, offered: dict[str, object]
+    ) -> Iterator[tuple[list[Entry], Position]]:
+        def fresh(entry: Entry) -> bool:
+            return offered.get(entry.name) != entry.signature
+
+        if self.relist:
+            yield from batches(
+                lambda after: self._elsewhere(self.path[0], [], ctx, after),
+                lambda entry: self._wanted(entry, ctx) and fresh(entry),
+                ctx,
+                start,
+                Limits(self.batch, self.batch_bytes, self.relist),
+            )
+            return
+        end: Position = dict(start) if start else {"files": "ledger"}
+        for group in self._groups(entry for entry in self._news(ctx) if fresh(entry)):
+            yield group, end
+
+    def _news(self, ctx: Reading) -> Iterator[Entry]:
         """Listed files that are not known to be unchanged, in their order."""
         closed: list[str] = []
         found = self._entries(ctx, closed)
-        self._check_vanished({entry.name for entry in found}, closed, ctx)
-        return [entry for entry in found if self._wanted(entry, ctx)]
+        if self.vanished != "ignore":
+            found = list(found)
+            self._check_vanished({entry.name for entry in found}, closed, ctx)
+        return (entry for entry in found if self._wanted(entry, ctx))
 
-    def _entries(self, ctx: Reading, closed: list[str]) -> list[Entry]:
-        """All files that are there; of folders below that may not be read, only their names, in `closed`."""
-        entries: dict[str, Entry] = {}
+    def _entries(self, ctx: Reading, closed: list[str]) -> Iterable[Entry]:
+        """All files that are there; of folders below that may not be read, only their names, in `closed`.
 
+        In their order. Those of stores come as they are listed, without being held in memory.
+        """
+        near: dict[str, Entry] = {}
+        for pattern in self.path:
+            if not is_remote(pattern):
+                near.update((entry.name, entry) for entry in self._here(pattern, closed, ctx))
+        far = [self._elsewhere(pattern, closed, ctx) for pattern in self.path if is_remote(pattern)]
+        if self.order == "mtime":
+            return sorted([*near.values(), *chain(*far)], key=lambda entry: (_modified(entry), entry.name))
+        here = sorted(near.values(), key=lambda entry: entry.name)
+        return heapq.merge(here, *far, key=lambda entry: entry.name) if far else here
+
+    def _here(self, pattern: str, closed: list[str], ctx: Reading) -> list[Entry]:
         def refuse(folder: str) -> None:
             if folder not in closed:
                 closed.append(folder)
                 _note(ctx, "refused", folder, f"{folder} may not be read by this user\nhint: {OPEN}")
 
         links = self.follow_links
-        for pattern in self.path:
-            try:
-                found = list(listed(self.root, pattern, self.ignore, follow_links=links, closed=refuse))
-            except FileNotFoundError:
-                raise self._missing(pattern, ctx) from None
-            except PermissionError as error:
-                path = str(error.filename).removesuffix(f"/{LAKE}")  # what it looks for in every folder
-                raise ConfigError(
-                    f"source {self.name}: {path} may not be read by this user",
-                    hint=OPEN,
-                ) from error
-            if not found and not ctx.names():
-                _note(ctx, "ignored", pattern, f"{self.name}: `{pattern}` matches no file")
-            entries.update((entry.name, entry) for entry in found)
-        by_time = self.order == "mtime"
-        return sorted(entries.values(), key=lambda e: (e.signature["mtime_ns"] if by_time else 0, e.name))
+        try:
+            found = list(listed(self.root, pattern, self.ignore, follow_links=links, closed=refuse))
+        except FileNotFoundError:
+            raise self._missing(str(base_of(self.root, pattern)), pattern, ctx) from None
+        except PermissionError as error:
+            path = str(error.filename).removesuffix(f"/{LAKE}")  # what it looks for in every folder
+            raise ConfigError(
+                f"source {self.name}: {path} may not be read by this user",
+                hint=OPEN,
+            ) from error
+        if not found and not ctx.names():
+            _note(ctx, "ignored", pattern, f"{self.name}: `{pattern}` matches no file")
+        return found
 
-    def _missing(self, pattern: str, ctx: Reading) -> ConfigError | TransientError:
-        folder = base_of(self.root, pattern)
+    def _elsewhere(self, pattern: str, closed: list[str], ctx: Reading, after: str = "") -> Iterator[Entry]:
+        at, path = parse(pattern)
+        key = f"{at.base} {at.user}"
+        if key not in self._places:
+            self._places[key] = place_of(Opening(at, self.access, self.ignore, self.root))
+        none = True
+        try:
+            for entry in self._places[key].entries(path, after):
+                none = False
+                if entry.unfit:
+                    closed.append(entry.name)
+                    _note(ctx, "refused", entry.name, f"{entry.name} {entry.unfit}")
+                yield entry
+        except FileNotFoundError:
+            raise self._missing(at.base + path, pattern, ctx) from None
+        if none and not after and not ctx.names():
+            _note(ctx, "ignored", pattern, f"{self.name}: `{pattern}` matches no file")
+
+    def _close(self) -> None:
+        while self._places:
+            self._places.popitem()[1].close()
+
+    def _missing(self, folder: str, pattern: str, ctx: Reading) -> ConfigError | TransientError:
         if ctx.names():
             return TransientError(
                 f"source {self.name}: the folder {folder} is gone",
@@ -174,8 +263,6 @@ class Files(BaseModel):
         )
 
     def _check_vanished(self, present: set[str], closed: Sequence[str], ctx: Reading) -> None:
-        if self.vanished == "ignore":
-            return
         hidden = tuple(f"{folder}/" for folder in closed)
         gone = sorted(name for name in ctx.names() if name not in present and not name.startswith(hidden))
         for name in gone:
@@ -195,11 +282,16 @@ class Files(BaseModel):
         if entry.escapes and not self.follow_links:
             _note(ctx, "refused", entry.name, f"{entry.name} is a link that leads out of its folder")
             return False
+        if entry.unfit:
+            return False
         before = ctx.seen(entry.name)
         if before is not None and dict(before.signature) == entry.signature:
             return False
-        if self.settle and time.time() - entry.changed_at < self.settle:
-            _note(ctx, "unstable", entry.name, f"{entry.name} changed less than {self.settle:g} s ago")
+        settle = self.settle
+        if settle is None:
+            settle = entry.place.settle if entry.place else 0.0
+        if settle and time.time() - entry.changed_at < settle:
+            _note(ctx, "unstable", entry.name, f"{entry.name} changed less than {settle:g} s ago")
             return False
         if before is None or self.changed == "version":
             # The lander hashes what it copies, drops equal content, and remembers the new signature.
@@ -219,17 +311,17 @@ class Files(BaseModel):
             _note(ctx, "ignored", entry.name, message)
         return False
 
-    def _groups(self, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-        group: list[Entry] = []
+    def _groups(self, entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+        group: dict[str, Entry] = {}
         size = 0
         for entry in entries:
             if group and (len(group) >= self.batch or size + entry.size > self.batch_bytes):
-                yield group
-                group, size = [], 0
-            group.append(entry)
+                yield list(group.values())
+                group, size = {}, 0
+            group[entry.name] = entry  # two globs may mean the same file
             size += entry.size
         if group:
-            yield group
+            yield list(group.values())
 
     def _how(self) -> How:
         return How(
@@ -269,11 +361,15 @@ def _raw(entry: Entry, how: How, judge: _Judge) -> RawFile:
     return RawFile(
         name=entry.name,
         size=entry.size,
-        open=lambda: _opened(entry),
-        verify=lambda: _verify(entry),
+        open=lambda: opened(entry),
+        verify=lambda: verify(entry),
         inspector=lambda: FileInspector(entry.name, how, past),
         signature=entry.signature,
     )
+
+
+def _modified(entry: Entry) -> int:
+    return int(entry.signature.get("mtime_ns", entry.changed_at * 1e9))
 
 
 def _is_text(name: str) -> bool:
@@ -291,51 +387,9 @@ def _note(ctx: Reading, kind: str, name: str, message: str) -> None:
         note(kind, name, message)
 
 
-def _opened(entry: Entry) -> BinaryIO:
-    """The very file that was listed, and no other that took its name."""
-    try:
-        # Without O_NONBLOCK a pipe that took the name would block for ever.
-        handle = os.open(entry.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise TransientError(f"{entry.name} is gone", hint="it was moved while it was to be read") from None
-    except PermissionError:
-        raise Refused(
-            f"{entry.name} may not be read", hint=f"give this user access: chmod +r {entry.path}"
-        ) from None
-    stream = io.FileIO(handle, closefd=True)
-    if signature(os.fstat(handle)) != entry.signature:
-        stream.close()
-        raise _unstable(entry)
-    return stream
-
-
-def _verify(entry: Entry) -> None:
-    """Raises `TransientError` unless the file is what it was when it was listed.
-
-    Time stamps have a grain: a write within one tick of the last one leaves no trace. So a file that changed
-    just now is looked at again after a tick, and its signature can be trusted from then on.
-    """
-    wait = entry.changed_at + _TICK - time.time()
-    if 0 < wait <= _TICK:
-        time.sleep(wait)
-    try:
-        same = signature(entry.path.stat()) == entry.signature
-    except FileNotFoundError:
-        same = False
-    if not same:
-        raise _unstable(entry)
-
-
-def _unstable(entry: Entry) -> TransientError:
-    return TransientError(
-        f"{entry.name} changed while it was read",
-        hint="it lands when it is at rest; writers should write aside and rename, or set `settle: 10`",
-    )
-
-
 def _sha256(entry: Entry) -> str:
     digest = hashlib.sha256()
-    with _opened(entry) as stream:
+    with opened(entry) as stream:
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

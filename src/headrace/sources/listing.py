@@ -1,17 +1,23 @@
-"""Lists the files that a glob means, with what tells whether one has changed."""
+"""Lists the files that a glob means, with what tells whether one has changed; opens just what was listed."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase, translate
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
-_MAGIC = re.compile(r"[*?\[]")
+from ..errors import Refused, TransientError
+
+MAGIC = re.compile(r"[*?\[]")
+_TICK = 0.02
+"""Seconds within which two writes may leave the same time stamps."""
 LAKE = "_headrace/format.json"
 """What makes a folder a lake."""
 
@@ -29,6 +35,36 @@ class Entry:
     """The later of its modification and change times, in seconds."""
     escapes: bool = False
     """A symbolic link leads it out of the folder that was asked for."""
+    key: str = ""
+    """What the place calls it, where `path` is not a path of this machine."""
+    unfit: str = ""
+    """Why its name cannot be trusted."""
+    place: Place | None = field(default=None, compare=False, repr=False)
+    """Where it lies; None for a folder of this machine."""
+
+
+class Place(Protocol):
+    """Where files lie, if not in a folder of this machine: all that the files source asks of it."""
+
+    settle: float
+    """Seconds for which files must have been left alone, as others may see them half written."""
+
+    def entries(self, pattern: str, after: str = "") -> Iterator[Entry]:
+        """What matches `pattern`, in rising order of names; after the key `after` where that can be asked.
+
+        Raises `FileNotFoundError` without its folder.
+        """
+        ...
+
+    def open(self, entry: Entry) -> BinaryIO:
+        """Exactly the bytes of `entry`, or `TransientError` while they are read."""
+        ...
+
+    def verify(self, entry: Entry) -> None:
+        """Raises `TransientError` unless the file is what it was when it was listed."""
+        ...
+
+    def close(self) -> None: ...
 
 
 def signature(status: os.stat_result) -> dict[str, Any]:
@@ -45,7 +81,7 @@ def base_of(root: Path, pattern: str) -> Path:
     """The folder from which `pattern` starts to vary."""
     fixed: list[str] = []
     for part in _whole(root, pattern).parts[:-1]:
-        if _MAGIC.search(part):
+        if MAGIC.search(part):
             break
         fixed.append(part)
     return Path(*fixed)
@@ -72,14 +108,14 @@ def listed(
     within = not Path(pattern).is_absolute()
     root = _whole(root, "")
     whole = _whole(root, pattern)
-    if not _MAGIC.search(pattern):
+    if not MAGIC.search(pattern):
         if whole.is_dir():
             whole = whole / "**" / "*"
         else:
             ignore = ()
     base = base_of(root, str(whole))
     rest = whole.relative_to(base).parts
-    matches = re.compile(_expression(rest)).fullmatch
+    matches = re.compile(expression(rest)).fullmatch
     deep = None if "**" in rest else len(rest)
     real = base.resolve(strict=True)
     visited: set[str] = set()
@@ -137,7 +173,7 @@ def _entry(path: Path, item: os.DirEntry[str], real: Path) -> Entry | None:
     return Entry(path.name, path, status.st_size, signature(status), changed, escapes)
 
 
-def _expression(parts: Sequence[str]) -> str:
+def expression(parts: Sequence[str]) -> str:
     """A regular expression for relative paths; `**` stands for any number of folders."""
     pieces = []
     for index, part in enumerate(parts):
@@ -148,3 +184,54 @@ def _expression(parts: Sequence[str]) -> str:
             one = translate(part).removesuffix(r"\Z").removeprefix("(?s:").removesuffix(")")
             pieces.append(one.replace(".*", "[^/]*") + ("" if last else "/"))
     return "".join(pieces)
+
+
+def opened(entry: Entry) -> BinaryIO:
+    """The very file that was listed, and no other that took its name."""
+    if entry.place is not None:
+        return entry.place.open(entry)
+    try:
+        # Without O_NONBLOCK a pipe that took the name would block for ever.
+        handle = os.open(entry.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise gone(entry) from None
+    except PermissionError:
+        raise Refused(
+            f"{entry.name} may not be read", hint=f"give this user access: chmod +r {entry.path}"
+        ) from None
+    stream = io.FileIO(handle, closefd=True)
+    if signature(os.fstat(handle)) != entry.signature:
+        stream.close()
+        raise unstable(entry)
+    return stream
+
+
+def verify(entry: Entry) -> None:
+    """Raises `TransientError` unless the file is what it was when it was listed.
+
+    Time stamps have a grain: a write within one tick of the last one leaves no trace. So a file that changed
+    just now is looked at again after a tick, and its signature can be trusted from then on.
+    """
+    if entry.place is not None:
+        entry.place.verify(entry)
+        return
+    wait = entry.changed_at + _TICK - time.time()
+    if 0 < wait <= _TICK:
+        time.sleep(wait)
+    try:
+        same = signature(entry.path.stat()) == entry.signature
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise unstable(entry)
+
+
+def gone(entry: Entry) -> TransientError:
+    return TransientError(f"{entry.name} is gone", hint="it was moved while it was to be read")
+
+
+def unstable(entry: Entry) -> TransientError:
+    return TransientError(
+        f"{entry.name} changed while it was read",
+        hint="it lands when it is at rest; writers should write aside and rename, or set `settle: 10`",
+    )

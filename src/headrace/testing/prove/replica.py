@@ -111,7 +111,7 @@ def _referred(project: Project) -> set[str]:
 def _copied(project: Project, name: str, root: Path) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
     """What the overlay says of source `name`, and its copied files: path → place in the order of arrival."""
     source = project.source(name)
-    if not isinstance(source, Files):
+    if not isinstance(source, Files) or source.remote:
         return _replayed(project, name, root)
     copies: dict[str, tuple[int, str]] = {}
     patterns = []
