@@ -65,8 +65,8 @@ def stage(
 
     `columns` maps staged columns to accepted header names or JSON paths (`evolved` are the last of these, if
     beyond the contract); `extras` are headers to carry under their own name. The relation has these as
-    VARCHAR, then `_source`, `_file`, `_ingested_at`, `_line`. A JSON record with an object or array for one
-    of `flat` is a reject.
+    VARCHAR, then `_source`, `_file`, `_ingested_at`, `_line`. A record with an object or array for one of
+    `flat` is a reject.
     With `shape`, its columns stand in place of the texts, made while the files are read.
     Tables of an earlier call with the same `into` are replaced.
     """

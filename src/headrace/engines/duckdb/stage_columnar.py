@@ -70,8 +70,10 @@ def _read(stage: Stage, group: list[StagedFile], columns: Columns, header: Heade
     several = len(group) > 1
     select = [f"{_field(columns, f, i, stage)} AS x{i}" for i, f in enumerate(header.fields)]
     select += ["filename AS _f"] if several else []
-    if header.refused:
-        select.append(f"to_json({{{', '.join(f'{text(n)}: {ident(n)}' for n, _ in columns)}}})::VARCHAR AS j")
+    verdict = text(header.refused) if header.refused else _nested(columns, header, stage)
+    if verdict:
+        record = f"to_json({{{', '.join(f'{text(n)}: {ident(n)}' for n, _ in columns)}}})::VARCHAR"
+        select += [f"{verdict} AS r", f"CASE WHEN {verdict} IS NOT NULL THEN {record} END AS j"]
     try:
         stage.con.execute(
             f"CREATE TEMP TABLE {ident(part.table)} AS SELECT {', '.join(select)} "
@@ -89,35 +91,64 @@ def _read(stage: Stage, group: list[StagedFile], columns: Columns, header: Heade
     key = "_f" if several else text(str(group[0].path))
     query = f"SELECT {key}, min(rowid), count(*) FROM {ident(part.table)} GROUP BY 1"
     rows = {path: (first, count) for path, first, count in stage.con.execute(query).fetchall()}
+    good = []
     for index, file in enumerate(group):
         first, count = rows.get(str(file.path), (0, 0))
         part.delta[index] = 1 - first
-        if header.refused and count:
-            _refuse(stage, part, file, (first, count), header.refused)
-    if header.refused:
-        stage.drop(part)
-    else:
-        stage.add(part, [rows.get(str(f.path), (0, 0))[1] for f in group])
+        good.append(count - (_refuse(stage, part, file, (first, count)) if verdict and count else 0))
+    stage.add(part, good)
 
 
-def _refuse(stage: Stage, part: Part, file: StagedFile, span: tuple[int, int], rule: str) -> None:
+def _refuse(stage: Stage, part: Part, file: StagedFile, span: tuple[int, int]) -> int:
+    """Rejects the records of a file that have a verdict; how many."""
     first, count = span
-    query = f"SELECT rowid, j FROM {ident(part.table)} WHERE rowid BETWEEN {first} AND {first + count - 1}"
-    stage.reject(file, ((row - first + 1, j, rule) for row, j in stage.con.execute(query).fetchall()))
+    among = f"rowid BETWEEN {first} AND {first + count - 1} AND r IS NOT NULL"
+    found = stage.con.execute(f"SELECT rowid, j, r FROM {ident(part.table)} WHERE {among}").fetchall()
+    for row, _, _ in found:
+        part.drop_rows(row, 1)
+    stage.reject(file, ((row - first + 1, j, rule) for row, j, rule in found))
+    return len(found)
+
+
+def _nested(columns: Columns, header: Header, stage: Stage) -> str:
+    """SQL of the rule that a record breaks by a nested value where a column takes none; "" if none can."""
+    cases = []
+    for place, name in enumerate(stage.wanted.names):
+        if name not in stage.wanted.flat:
+            continue
+        field = header.fields[place]
+        if field is not None and _is_nested(columns[field][1]):
+            cases.append(f"WHEN {ident(columns[field][0])} IS NOT NULL THEN {text(name + '.type')}")
+        elif field is None and (path := _path(columns, place, stage)):
+            root, pointer = path
+            kind = f"json_type(to_json({ident(root)}), {text(pointer)})"
+            cases.append(f"WHEN {kind} IN ('OBJECT', 'ARRAY') THEN {text(name + '.type')}")
+    return f"CASE {' '.join(cases)} END" if cases else ""
 
 
 def _field(columns: Columns, field: int | None, place: int, stage: Stage) -> str:
     if field is not None:
         name, kind = columns[field]
         return _as_text(ident(name), kind)
+    if path := _path(columns, place, stage):
+        root, pointer = path
+        return f"json_extract_string(to_json({ident(root)}), {text(pointer)})"
+    return "NULL::VARCHAR"
+
+
+def _path(columns: Columns, place: int, stage: Stage) -> tuple[str, str] | None:
+    """The struct that one of a staged column's paths leads into, and the pointer from there."""
     column = stage.wanted.names[place]
     kinds = dict(columns)
     for path in stage.wanted.columns.get(column) or [column]:
         root, *steps = path.split(".")
         if steps and kinds.get(root, "").startswith("STRUCT("):
-            pointer = "/" + "/".join(step.replace("~", "~0").replace("/", "~1") for step in steps)
-            return f"json_extract_string(to_json({ident(root)}), {text(pointer)})"
-    return "NULL::VARCHAR"
+            return root, "/" + "/".join(step.replace("~", "~0").replace("/", "~1") for step in steps)
+    return None
+
+
+def _is_nested(kind: str) -> bool:
+    return kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
 
 
 def _as_text(column: str, kind: str) -> str:
@@ -125,7 +156,7 @@ def _as_text(column: str, kind: str) -> str:
         return column
     if kind == "BLOB":  # old writers did not mark text; what is none is shown in hexadecimal
         return f"coalesce(try(decode({column})), {column}::VARCHAR)"
-    if kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION")):
+    if _is_nested(kind):
         return f"to_json({column})::VARCHAR"
     if kind == "TIMESTAMP WITH TIME ZONE":
         return f"replace(timezone('UTC', {column})::VARCHAR, ' ', 'T') || 'Z'"

@@ -53,7 +53,7 @@ class Wanted:
     evolved: Sequence[str] = ()
     """Those of `columns` that are beyond the contract: a file need not have them."""
     flat: Sequence[str] = ()
-    """Columns into which an object or array of JSON does not go."""
+    """Columns into which no object or array goes, whatever the format."""
 
     @property
     def contract(self) -> int:

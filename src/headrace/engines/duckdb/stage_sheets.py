@@ -20,6 +20,7 @@ from .stage_slow import UNREADABLE, Numbered
 
 Record = tuple[int, Sequence[Any]]
 Getter = Callable[[Sequence[Any]], Any]
+NESTED = (Mapping, list, tuple)
 
 
 class BrokenFile(ValueError):
@@ -54,13 +55,16 @@ def _stage_records(
         names, records = read(file)
         names = named(names)
         getters = _getters(stage.wanted, names)
-        rule = refused(stage.wanted, names, match(stage.wanted, names)) if names else None
+        broken = refused(stage.wanted, names, match(stage.wanted, names)) if names else None
+        flat = [(i, name) for i, name in enumerate(stage.wanted.names) if name in stage.wanted.flat]
         for number, values in records:
-            if rule:
+            found = [get(values) for get in getters]
+            nested = (f"{name}.type" for i, name in flat if isinstance(found[i], NESTED))
+            if rule := broken or next(nested, None):
                 texts = dict(zip(names, map(as_text, values), strict=False))
                 stage.reject(file, [(number, json.dumps(texts, ensure_ascii=False), rule)])
             else:
-                rows.add(number, [as_text(get(values)) for get in getters])
+                rows.add(number, [as_text(value) for value in found])
     except BROKEN as error:
         if number:
             stage.reject(file, [(number + 1, str(error) or type(error).__name__, UNREADABLE)])
@@ -172,7 +176,7 @@ def as_text(value: Any) -> str | None:
             return value.decode("utf-8")
         except UnicodeDecodeError:
             return "".join(f"\\x{byte:02X}" for byte in value)
-    if isinstance(value, Mapping | list | tuple):
+    if isinstance(value, NESTED):
         return _json(value)
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g}"
