@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from .refine import Refinery
 from .report import Listener
 
 
+@cache  # every table asks, and a look-up reads the metadata of all installed packages
 def part(kind: Literal["engines", "sinks"], name: str) -> Any:
     """What is registered as `name` in the entry point group `headrace.<kind>`."""
     found = entry_points(group=f"headrace.{kind}", name=name)

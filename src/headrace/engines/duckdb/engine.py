@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -55,8 +56,14 @@ class DuckEngine:
         }
         if threads:
             config["threads"] = threads
-        self._con = duckdb.connect(":memory:", config=config)
-        self.session = Session(self._con)
+        self._config = config
+
+    @cached_property
+    def session(self) -> Session:
+        """Opened when it is first asked for: a table without news needs none."""
+        import duckdb
+
+        return Session(duckdb.connect(":memory:", config=self._config))
 
     def __enter__(self) -> DuckEngine:
         return self
@@ -66,8 +73,13 @@ class DuckEngine:
     ) -> None:
         self.close()
 
+    @property
+    def _open(self) -> bool:
+        return "session" in self.__dict__
+
     def close(self) -> None:
-        self._con.close()
+        if self._open:
+            self.session.con.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def secret(self) -> str:
@@ -110,7 +122,8 @@ class DuckEngine:
 
     def interrupt(self) -> None:
         """Ends the running query soon, from another thread."""
-        self._con.interrupt()
+        if self._open:
+            self.session.con.interrupt()
 
     @staticmethod
     def validate(steps: Mapping[str, TableStep], chosen: Mapping[str, str]) -> None:
