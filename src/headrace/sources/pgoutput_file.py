@@ -75,12 +75,14 @@ class Blocks:
     size: int = 0
     _runs: list[tuple[int, int, int, int]] = field(default_factory=list)
     """(commit LSN, commit time, xid, how many messages of it) of the transactions in this block."""
+    _closed: int = 0
 
     def close(self, lsn: int, committed: int, xid: int) -> None:
         """All messages added since the last call are of this transaction."""
-        counted = sum(run[3] for run in self._runs)
-        if len(self.messages) > counted:
-            self._runs.append((lsn, committed, xid, len(self.messages) - counted))
+        count = len(self.messages) - self._closed
+        if count:
+            self._runs.append((lsn, committed, xid, count))
+            self._closed += count
 
     def take(self) -> bytes:
         """The block's bytes, and an empty block from now on; b"" if it was empty. Call `close` before."""
@@ -98,7 +100,7 @@ class Blocks:
         self.messages.clear()
         self._runs.clear()
         self.ordinals = array("I")
-        self.size = 0
+        self.size = self._closed = 0
         return block
 
 

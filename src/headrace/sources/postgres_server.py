@@ -1,0 +1,274 @@
+"""Connections to PostgreSQL: always the same text for the same value, verified TLS, errors by what to do."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import select
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, cast
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from ..errors import ConfigError, HeadraceError, SystemFault, TransientError
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+SETTINGS = {
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "timezone": "UTC",
+    "lc_monetary": "C",
+    "xmloption": "content",
+    "client_encoding": "UTF8",
+    "synchronize_seqscans": "off",
+}
+"""What a value looks like as text depends on these, so snapshots and streams have them alike; a scan always
+starts at the first block, so that the same table gives the same bytes."""
+
+_BUFFER = 1 << 20
+_WAIT = 30.0
+"""Seconds without a byte after which the connection is looked at again."""
+
+_ACCESS = re.compile(
+    r"authentication failed|no pg_hba\.conf entry|does not exist|not permitted|permission denied"
+    r"|certificate|does not support SSL|no password supplied|invalid (port|connection|sslmode|URI)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(slots=True)
+class Server:
+    """How to reach one database; knows nothing of what is in it."""
+
+    dsn: str = field(repr=False)
+    name: str
+    """Of the source, for messages."""
+    timeout: float = 60.0
+    """Seconds for statements that only look or prepare; copying has no limit."""
+    params: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            self.params = _secured(conninfo_to_dict(self.dsn))
+        except psycopg.ProgrammingError:
+            # The driver's message may repeat the string, and with it a password.
+            raise ConfigError(
+                f"source {self.name}: `dsn` is no connection string of PostgreSQL",
+                hint="such as ${PG_DSN} with PG_DSN=postgresql://user:password@host:5432/database",
+            ) from None
+
+    @property
+    def database(self) -> str:
+        return str(self.params.get("dbname") or self.params.get("user") or "")
+
+    def connect(self, *, replication: bool = False) -> Connection:
+        """A connection in autocommit mode with `SETTINGS`; to be closed by the caller."""
+        options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+        params = {
+            "connect_timeout": "15",
+            "keepalives_idle": "30",
+            "keepalives_interval": "10",
+            "keepalives_count": "3",
+            "tcp_user_timeout": "60000",
+            "application_name": f"headrace {self.name}",
+            **self.params,
+            "options": f"{self.params.get('options') or ''} {options}".strip(),
+        }
+        if replication:
+            params["replication"] = "database"
+        with self.talking("connect"):
+            return psycopg.connect(make_conninfo("", **params), autocommit=True)
+
+    @contextmanager
+    def talking(self, doing: str, hint: str | None = None) -> Iterator[None]:
+        """Errors of the driver within come out by class, with where and what."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise self.explain(error, doing, hint) from None
+
+    def explain(self, error: psycopg.Error, doing: str, hint: str | None = None) -> HeadraceError:
+        state = error.sqlstate or ""
+        text = (error.diag.message_primary or str(error)).strip().splitlines()
+        said = " ".join(text) or type(error).__name__
+        message = f"source {self.name}: {doing}: {said}" + (f" ({state})" if state else "")
+        if error.diag.message_hint:
+            hint = hint or error.diag.message_hint
+        if state == "53400":
+            more = "raise max_replication_slots and max_wal_senders on the server, or drop what nobody reads"
+            return ConfigError(message, hint=more)
+        if state[:2] in ("08", "53", "40") or state[:3] == "57P" or state in ("55P03", "57014", "55006"):
+            return TransientError(message, hint=hint)
+        if state[:2] in ("28", "3D", "42", "3F", "0A") or state in ("55000", "22023"):
+            return ConfigError(message, hint=hint or "correct the source's settings, or its rights")
+        if not state and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+            if _ACCESS.search(said):
+                return ConfigError(message, hint=hint or "correct `dsn`, or what the server lets in")
+            return TransientError(message, hint=hint or "is the server up, and reachable from here?")
+        return SystemFault(message, hint=hint)
+
+    def rows(self, con: Connection, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a small query, within `timeout`."""
+        with self.talking("look"):
+            con.execute(f"set statement_timeout = {int(self.timeout * 1000)}")
+            try:
+                done = con.execute(cast(Any, query), values or None)
+                return done.fetchall() if done.description else []
+            finally:
+                if not con.closed and con.info.transaction_status != pq.TransactionStatus.INERROR:
+                    con.execute("set statement_timeout = 0")
+
+    def command(self, con: Connection, command: str, hint: str | None = None) -> list[list[str | None]]:
+        """A replication command's rows as text, within `timeout`; there is no other protocol for them."""
+        timer = threading.Timer(self.timeout, con.cancel)  # `statement_timeout` does not hold for them
+        timer.daemon = True
+        timer.start()
+        try:
+            return self._command(con, command, hint)
+        finally:
+            timer.cancel()
+            timer.join()
+
+    def _command(self, con: Connection, command: str, hint: str | None) -> list[list[str | None]]:
+        with self.talking(command.split(" ", 1)[0], hint):
+            result = con.pgconn.exec_(command.encode())
+            if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
+                raise psycopg.errors.error_from_result(result)
+            return [
+                [
+                    None if (v := result.get_value(row, place)) is None else v.decode()
+                    for place in range(result.nfields)
+                ]
+                for row in range(result.ntuples)
+            ]
+
+    def copy(self, con: Connection, query: str) -> Spool:
+        """All bytes of `COPY (query) TO STDOUT`, in a file without a name that the system deletes for us.
+
+        It is whole or there is none: bytes go on to bronze only after the server has said that all are sent.
+        """
+        spool = Spool()
+        try:
+            with self.talking("copy"):
+                result = con.pgconn.exec_(query.encode())
+                if result.status != pq.ExecStatus.COPY_OUT:
+                    raise psycopg.errors.error_from_result(result)
+                for data in messages(con.pgconn):
+                    spool.file.write(data)
+                result = cast(Any, con.pgconn.get_result())
+                spool.rows = result.command_tuples or 0
+                done = result.status
+                while con.pgconn.get_result() is not None:
+                    pass
+                if done != pq.ExecStatus.COMMAND_OK:
+                    raise psycopg.errors.error_from_result(result)
+        except BaseException:
+            spool.file.close()
+            raise
+        spool.size = spool.file.tell()
+        return spool
+
+
+def _nameless() -> BinaryIO:
+    return cast(BinaryIO, tempfile.TemporaryFile(buffering=_BUFFER))  # noqa: SIM115  (closed by its reader)
+
+
+@dataclass(slots=True)
+class Spool:
+    """Bytes on their way to bronze; the file has no name, so that nothing is left of a killed process."""
+
+    file: BinaryIO = field(default_factory=_nameless))
+    rows: int = 0
+    size: int = 0
+
+    def open(self) -> BinaryIO:
+        """The bytes from the start, once: closing the stream gives the space back."""
+        self.file.seek(0)
+        return self.file
+
+
+def messages(pgconn: Any) -> Iterator[bytes | memoryview]:
+    """What a COPY OUT sends, many messages at a time; the buffers of the driver are not copied one by one."""
+    get = pgconn.get_copy_data
+    held: list[memoryview] = []
+    add = held.append
+    while True:
+        size, data = get(1)
+        if size > 0:
+            add(data)
+            if len(held) < 4096:
+                continue
+        if held:
+            yield b"".join(held)
+            held.clear()
+        if size == 0:
+            wait(pgconn)
+        elif size < 0:
+            return
+
+
+def wait(pgconn: Any, seconds: float = _WAIT) -> bool:
+    """Waits for bytes of the server and takes them in; False if none came. Raises the driver's error."""
+    ready, _, _ = select.select([pgconn.socket], [], [], seconds)
+    if ready:
+        pgconn.consume_input()
+    return bool(ready)
+
+
+def ident(name: str) -> str:
+    """An identifier as SQL, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as SQL, whatever is in it and however the server reads backslashes."""
+    quoted = "'" + text.replace("'", "''").replace("\\", "\\\\") + "'"
+    return f" E{quoted}" if "\\" in text else quoted
+
+
+def lsn(text: str) -> int:
+    """
+    >>> lsn("16/B374D848")
+    97500059720
+    """
+    high, low = text.split("/")
+    return (int(high, 16) << 32) | int(low, 16)
+
+
+def lsn_text(value: int) -> str:
+    """
+    >>> lsn_text(97500059720)
+    '16/B374D848'
+    """
+    return f"{value >> 32:X}/{value & 0xFFFFFFFF:X}"
+
+
+def _secured(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What leaves this machine is encrypted to a server that proves its name, or goes as `dsn` says."""
+    found = dict(params)
+    hosts = str(found.get("hostaddr") or found.get("host") or os.environ.get("PGHOST") or "").split(",")
+    if all(_local(host) for host in hosts) or found.get("sslmode") or os.environ.get("PGSSLMODE"):
+        return found
+    found["sslmode"] = "verify-full"
+    if not found.get("sslrootcert") and not os.environ.get("PGSSLROOTCERT"):
+        found["sslrootcert"] = "system"
+    return found
+
+
+def _local(host: str) -> bool:
+    if not host or host.startswith(("/", "@")) or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
