@@ -31,6 +31,8 @@ SETTINGS = {
     "xmloption": "content",
     "client_encoding": "UTF8",
     "synchronize_seqscans": "off",
+    "idle_in_transaction_session_timeout": "0",
+    "statement_timeout": "0",
 }
 """What a value looks like as text depends on these, so snapshots and streams have them alike; a scan always
 starts at the first block, so that the same table gives the same bytes."""
@@ -180,14 +182,14 @@ class Server:
 
 
 def _nameless() -> BinaryIO:
-    return cast(BinaryIO, tempfile.TemporaryFile(buffering=_BUFFER))  # noqa: SIM115  (closed by its reader)
+    return cast(BinaryIO, tempfile.TemporaryFile(buffering=_BUFFER))
 
 
 @dataclass(slots=True)
 class Spool:
     """Bytes on their way to bronze; the file has no name, so that nothing is left of a killed process."""
 
-    file: BinaryIO = field(default_factory=_nameless))
+    file: BinaryIO = field(default_factory=_nameless)
     rows: int = 0
     size: int = 0
 

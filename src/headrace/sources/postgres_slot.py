@@ -82,7 +82,7 @@ def check_publication(
         )
     if not via_root and any(table.kind == "p" for table in tables.values()):
         raise ConfigError(
-            f"source {server.name}: publication {name} shows partitions, not the tables that they are part of",
+            f"source {server.name}: publication {name} shows partitions, not the tables that they form",
             hint=f"ALTER PUBLICATION {ident(name)} SET (publish_via_partition_root = true);",
         )
     shown = _published(server, con, name)
@@ -154,14 +154,14 @@ def check_slot(slot: Slot | None, name: str, database: str, at: int) -> None:
         )
     if slot.confirmed > at:
         raise Gap(
-            f"replication slot {name} stands at {lsn_text(slot.confirmed)}, bronze at {lsn_text(at)}: somebody "
-            "else has read from the slot, or this lake is an older copy",
+            f"replication slot {name} stands at {lsn_text(slot.confirmed)}, bronze at {lsn_text(at)}: "
+            "somebody else has read from the slot, or this lake is an older copy",
             hint=remedy,
         )
 
 
 def open_transaction(server: Server, con: Connection, error: TransientError) -> TransientError:
-    """The error with what is being waited for: a slot begins when all transactions of its start have ended."""
+    """The error with what is being waited for: a slot begins when all transactions before it have ended."""
     found = server.rows(con, _LONGEST)
     if found:
         pid, user, seconds = found[0]
@@ -187,7 +187,7 @@ def _make(server: Server, con: Connection, statement: str) -> None:
         con.execute("set lock_timeout = 0")
     except psycopg.errors.InsufficientPrivilege as error:
         raise ConfigError(
-            f"source {server.name}: {str(error.diag.message_primary)}",
+            f"source {server.name}: {error.diag.message_primary}",
             hint=f"run this as the tables' owner: {statement};",
         ) from None
     except psycopg.errors.DuplicateObject:
