@@ -119,6 +119,18 @@ def test_rows_quarantine_and_counts(engine: DuckEngine, tmp_path: Path) -> None:
     assert bad[8]["fields"] is None
 
 
+def test_the_empty_text_is_no_partition(engine: DuckEngine, tmp_path: Path) -> None:
+    """Delta reads an empty partition value as NULL: silver would hold another value than the row has."""
+    spec = "{from: [orders], partition_by: [town], contract: {nulls: ['-'], columns: {id: {}, town: {}}}}"
+    path = write(tmp_path / "a.csv", "id,town", "1,", "2,-", "3,x")
+    outcome = run(engine, step_of(spec), [raw_input("orders", path)])
+    assert good(outcome, "id", "town") == [("2", None), ("3", "x")]
+    assert outcome.by_rule == {"town.partition": 1}
+    assert balanced(outcome)
+    spec = spec.replace("partition_by: [town], ", "")
+    assert good(run(engine, step_of(spec), [raw_input("orders", path)]), "id", "town")[0] == ("1", "")
+
+
 def test_nothing_to_read_is_an_empty_outcome(engine: DuckEngine) -> None:
     outcome = run(engine, step_of(ORDERS), [])
     assert (outcome.read, outcome.quarantined, rows_of(outcome.frames["rows"])) == (0, 0, [])

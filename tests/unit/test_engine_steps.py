@@ -202,3 +202,20 @@ def odd(rows: pl.DataFrame) -> pl.Series:
     return rows["id"] % 2 == 1
 """
     assert names(outcome_of(engine, tmp_path, code, "validator: steps:odd")) == ["a", "c"]
+
+
+def test_the_empty_text_is_no_partition_also_after_a_processor(engine: DuckEngine, tmp_path: Path) -> None:
+    (tmp_path / "steps.py").write_text(
+        "import pyarrow as pa\n"
+        "def f(rows: pa.Table) -> pa.Table:\n"
+        "    names = ['' if name == 'a' else name for name in rows['name'].to_pylist()]\n"
+        "    place = rows.schema.get_field_index('name')\n"
+        "    return rows.set_column(place, 'name', pa.array(names, pa.string()))\n"
+    )
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(LINES) + "\n")
+    for steps in ([], [{"processor": "steps:f"}]):
+        spec = yaml.safe_load(CONTRACT) | {"partition_by": ["name"], "steps": steps}
+        outcome = run(engine, compile_table("t", TableSpec.model_validate(spec)), [raw_input("o", path)])
+        assert names(outcome) == (["b", "c"] if steps else ["a", "b", "c"])
+        assert outcome.by_rule == ({"name.partition": 1} if steps else {}) | {"price.type": 1}

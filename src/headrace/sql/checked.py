@@ -123,6 +123,10 @@ def row_tests(step: TableStep, dialect: str = "duckdb") -> list[RowTest]:
             tests.append(
                 RowTest(f"{reference.column}.reference", reference.severity, known, False, reference.column)
             )
+    for c in step.partition_by:
+        if step.columns[c] == "text":  # to Delta an empty partition value is none: it would be read as NULL
+            told = f"{name(c)} IS NULL OR {name(c)} <> ''"
+            tests.append(RowTest(f"{c}.partition", "quarantine", told, True, c))
     for rule, spec in step.spec.contract.rules.items():
         tests.append(RowTest(rule, spec.severity, render(step.rules[rule], dialect).sql, True))
     return tests

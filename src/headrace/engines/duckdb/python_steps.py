@@ -66,7 +66,24 @@ def run_steps(
             before = count(session.con, table)
             table = _process(session, name, function, table, columns, private=private)
             dropped += before - count(session.con, table)
+    for column in spec.partition_by:
+        if columns[column] == "text":
+            table = _parted(session, table, column)
     return table, dropped
+
+
+def _parted(session: Session, table: str, column: str) -> str:
+    """Flags rows with the empty text in a column to partition by, as the contract's rules do before steps."""
+    empty, keys = f"{ident(column)} = ''", ", ".join(IDENTITY)
+    if not count(session.con, f"{table} WHERE {empty}"):
+        return table
+    flags = f"SELECT {keys}, {text(column + '.partition')}, 'quarantine' FROM {table} WHERE {empty}"
+    session.con.execute(f"INSERT INTO flagged {flags}")
+    kept = fresh("stepped")
+    session.con.execute(
+        f"CREATE TEMP TABLE {kept} AS SELECT * FROM {table} WHERE {ident(column)} IS DISTINCT FROM ''"
+    )
+    return kept
 
 
 def load(name: str, project: Path | None) -> Callable[[Any], Any]:
