@@ -15,7 +15,9 @@ PACKAGES = ("core", "spec", "sql", "store", "run")
 
 def main() -> int:
     measured = coverage.Coverage()
-    measured.combine(keep=False) if list(Path().glob(".coverage.*")) else measured.load()
+    measured.load()
+    if list(Path().glob(".coverage.*")):  # of processes that ended after their test did
+        measured.combine(keep=False)
     root = Path("src/headrace").resolve()
     lines: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for path in sorted(root.rglob("*.py")):
