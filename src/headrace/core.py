@@ -271,6 +271,8 @@ class Outcome:
     """Rows that came from corrections; they are no part of `read`."""
     superseded: int = 0
     """Records among `read` in whose place a correction stands."""
+    truncated: int = 0
+    """Rows of the table among `rows` that a truncation reached; they were not read."""
     by_rule: Mapping[str, int] = field(default_factory=dict)
     """Rule id → rows that broke it (a row may break several)."""
     warned: Mapping[str, int] = field(default_factory=dict)

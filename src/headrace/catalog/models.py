@@ -107,12 +107,14 @@ class LedgerEntry:
     """Rows that came from corrections."""
     superseded: int = 0
     """Records that were read and in whose place a correction stands."""
+    truncated: int = 0
+    """Rows that a truncation deleted; they were not read."""
 
     @property
     def balanced(self) -> bool:
         kept = self.inserted + self.updated + self.unchanged + self.deleted
         left = self.deduplicated + self.quarantined + self.filtered + self.late + self.superseded
-        return self.read + self.corrected == kept + left
+        return self.read + self.corrected + self.truncated == kept + left
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration; a test holds the two together."""
 
 METADATA = sa.MetaData(
@@ -93,6 +93,7 @@ LEDGER = sa.Table(
     sa.Column("seconds", sa.Double, nullable=False),
     sa.Column("corrected", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("superseded", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("truncated", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index(None, "table_name", "run_id"),
 )
 

@@ -80,6 +80,7 @@ def _table_lines(tables: Sequence[TableReport], *, looked: bool) -> list[str]:
             lines.append(f"{item.name:<{name}}  {none}")
         else:
             fixed = f" + corrected {item.ledger.corrected:,}" if item.ledger.corrected else ""
+            fixed += f" + truncated {item.ledger.truncated:,}" if item.ledger.truncated else ""
             counts = f"read {item.ledger.read:>{digits},}{fixed} = {told[item.name]:<{width}}"
             lines.append(f"{item.name:<{name}}  {counts}   {item.seconds:.1f} s")
     return lines

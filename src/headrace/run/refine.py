@@ -311,6 +311,10 @@ def _execute(
     inputs = inputs_of(work, start.objects, plan.references, plan.corrections)
     if not rebuild and "corrections" in inputs:
         inputs["quarantine"] = writer.snapshots[f"quarantine.{work.name}"].at
+    if spec.changes and not rebuild and log.last:
+        # as the last epoch left it: this one's own output may have been committed before a crash
+        name = f"quarantine.{work.name}"
+        inputs["waiting"] = work.sink.table(name).at(log.last.outputs[name]["version"])
     # a rebuild knows nothing of the table that it replaces
     inputs["target"] = _existing(start.at(silver) if rebuild else writer.snapshots[silver].at)
     outcome = work.engine.run(step, inputs, epoch=plan.next, now=plan.now)
@@ -411,7 +415,11 @@ def parts_of(step: TableStep, outcome: Outcome, mode: Mode) -> list[tuple[Write,
         ),
     ]
     if step.history:
-        write = Write(f"{silver}_history", "replace" if rebuild else "merge", tuple(step.columns), ())
+        unique: tuple[str, ...] = tuple(step.columns)
+        order: tuple[str, ...] = ()
+        if step.spec.changes:
+            unique, order = (*step.keys, *step.sequence), step.sequence
+        write = Write(f"{silver}_history", "replace" if rebuild else "merge", unique, order)
         parts.append((write, outcome.frames["history"]))
     return parts
 
@@ -429,6 +437,7 @@ def ledger_of(outcome: Outcome, silver: Written) -> Ledger:
         late=outcome.late,
         corrected=outcome.corrected,
         superseded=outcome.superseded,
+        truncated=outcome.truncated,
         removed=silver.removed,
     )
 

@@ -47,6 +47,8 @@ class Ledger:
     """Rows that came from corrections; they were not read from objects."""
     superseded: int = 0
     """Records that were read and in whose place a correction stands."""
+    truncated: int = 0
+    """Rows of the table that a truncation deleted; they were not read from objects."""
     removed: int = 0
     """Rows of the previous table that a rebuild dropped; they were not read, so no part of the balance."""
 
@@ -61,8 +63,8 @@ class Ledger:
 
     @property
     def balanced(self) -> bool:
-        """True if every row that was read, or came from a correction, is accounted for exactly once."""
-        return self.read + self.corrected == self.accounted
+        """True if every row that was read, came from a correction, or was truncated is accounted for once."""
+        return self.read + self.corrected + self.truncated == self.accounted
 
     def check(self, table: str) -> None:
         """Raises `Unbalanced` unless every row that was read is accounted for, exactly once."""

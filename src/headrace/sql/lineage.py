@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from .checked import inputs_of
+from .changes import inputs_of
 from .step import TableStep
 
 

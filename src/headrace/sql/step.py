@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from headrace.core import CHANGE
 from headrace.errors import ConfigError
 from headrace.spec.contract import Contract, Severity
 from headrace.spec.pipeline import TableSpec
@@ -18,6 +19,8 @@ from .language import Expression, parse
 
 DIALECTS = ("duckdb",)
 AUDIT = ("_source", "_file", "_line", "_ingested_at")
+CHANGED = {"_op": "text", "_sequence": "text", "_committed": "timestamp"}
+"""What a table of changes keeps of the change that made a row, beside `_deleted`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,25 @@ class TableStep:
     keep: Expression | None
     """The contract's `filter`."""
     delete_when: Expression | None
+    """Or `apply_as_deletes`, where the rows are changes."""
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Inputs beyond the contract, which a file need not have."""
+        return (*(CHANGE if self.spec.changes else ()), *self.evolved)
+
+    @property
+    def beside(self) -> dict[str, str]:
+        """Columns that the table has beside its own and those of its rows' origin, name → type word."""
+        return ({"_deleted": "boolean"} if self.deletes else {}) | (CHANGED if self.spec.changes else {})
+
+    @property
+    def blanks(self) -> tuple[str, ...]:
+        """Columns of which a deleted row keeps nothing."""
+        changes = self.spec.changes
+        if changes is None or changes.deletes == "soft":
+            return ()
+        return tuple(c for c in self.columns if c not in (*self.keys, *changes.sequence_by))
 
 
 def compile_table(
@@ -101,25 +123,30 @@ def compile_table(
                     hint="use `mask: hash`, which gives the same value in both tables",
                     where=where,
                 )
+    changes = spec.changes
+    when, what = (
+        (changes.apply_as_deletes, "apply_as_deletes") if changes else (spec.delete_when, "delete_when")
+    )
+    told = {each: (each,) for each in CHANGE} if changes else {}
     return TableStep(
         table=name,
         spec=spec,
         columns=final,
-        inputs={c: tuple(column.source) or (c,) for c, column in given.items()} | extra,
+        inputs={c: tuple(column.source) or (c,) for c, column in given.items()} | told | extra,
         references=tuple(references),
         keys=tuple(spec.key_columns) + (tuple(extra) if spec.keys == ["*"] else ()),
-        sequence=tuple(spec.latest_by),
+        sequence=(*changes.sequence_by, "_sequence") if changes else tuple(spec.latest_by),
         mode=spec.effective_mode,
         partition_by=tuple(spec.partition_by),
         history=spec.history,
-        deletes=spec.delete_when is not None,
+        deletes=bool(changes or when),
         evolved=tuple(extra),
         encrypted=tuple(c for c, mask in masked.items() if mask == "encrypt"),
         casts=casts,
         derived=ordered,
         rules={rule: checked(r.check, f"rule `{rule}`") for rule, r in contract.rules.items()},
         keep=checked(contract.filter, "filter") if contract.filter else None,
-        delete_when=checked(spec.delete_when, "delete_when") if spec.delete_when else None,
+        delete_when=checked(when, what) if when else None,
     )
 
 

@@ -131,15 +131,20 @@ def correct(
     raw: Sequence[RawInput],
     given: RawInput,
     quarantine: TableAt | None,
+    again: str = "",
 ) -> Corrected:
     """`staged` with each corrected record in place of what was read of it.
 
     With `quarantine`, the corrected records were read in an earlier epoch and come in addition; without,
     those not among the staged ones are left out: their file is not part of this, or has a newer version.
+    `again` is a query of quarantined rows that go through once more as they are.
     """
     con = engine.session.con
     table, texts, rows, rejects = (fresh(what) for what in ("corrections", "texts", "corrected", "rejects"))
     newest_into(con, given, table)
+    if again:
+        here = f"SELECT 1 FROM {table} c WHERE {same_origin('c', 'a')}"
+        con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM ({again}) a WHERE NOT EXISTS ({here})")
     columns = list(step.inputs)
     superseded = 0
     if quarantine is None:
@@ -191,7 +196,7 @@ def _reread(engine: DuckEngine, step: TableStep, found: str, raw: Sequence[RawIn
         con,
         some,
         step.inputs,
-        evolved=step.evolved,
+        evolved=step.optional,
         flat=[name for name, column in contract.columns.items() if column.type == "text"],
         case=contract.header_case,
         on_new=contract.on_new_column,

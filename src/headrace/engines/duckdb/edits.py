@@ -177,7 +177,7 @@ def _reparse(
         con,
         [RawInput("", [(0, landed, path)])],
         step.inputs,
-        evolved=step.evolved,
+        evolved=step.optional,
         case=contract.header_case,
         on_new=contract.on_new_column,
         on_missing=contract.on_missing_column,

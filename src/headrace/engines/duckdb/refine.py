@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 from ...core import Check, Input, Outcome, RawInput, TableAt
 from ...errors import ConfigError
 from ...sql import TableStep, expectations, order_by
-from .corrections import Corrected, correct, kept_sql
+from .changes import Settling, retried_sql
+from .corrections import Corrected, correct
 from .frame import AUDIT, DuckFrame, Session, count, fresh, ident, one, table_sql
 from .masks import encrypt_into
 from .python_steps import IDENTITY, run_steps
-from .quarantine import QUARANTINE, fill, names_of
+from .quarantine import CHANGE_OF, QUARANTINE, fill, names_of, whole
 from .shape import shape_of
 from .stage import Staged, stage
+from .truncate import reached
 
 if TYPE_CHECKING:
     from .engine import DuckEngine
@@ -61,7 +63,7 @@ def refine(engine: DuckEngine, step: TableStep, inputs: Inputs, *, epoch: int, n
         session.con,
         raw,
         step.inputs,
-        evolved=step.evolved,
+        evolved=step.optional,
         flat=[name for name, column in contract.columns.items() if column.type == "text"],
         case=contract.header_case,
         on_new=contract.on_new_column,
@@ -73,23 +75,25 @@ def refine(engine: DuckEngine, step: TableStep, inputs: Inputs, *, epoch: int, n
     target = inputs.get("target")
     at = target if isinstance(target, TableAt) else None
     place, given, before = place_sql(raw), inputs.get("corrections"), inputs.get("quarantine")
+    waiting = inputs.get("waiting")
+    waiting = waiting if isinstance(waiting, TableAt) and waiting.files else None
+    again = retried_sql(waiting, staged.relation, step) if waiting else ""
+    if again and not isinstance(given, RawInput) and count(session.con, f"({again})"):
+        given, before = RawInput("", ()), waiting
     if not isinstance(given, RawInput):
-        return _Refinement(session, step, staged, epoch, at, place).outcome(engine, raw)
+        work = _Refinement(session, step, staged, epoch, at, place, waiting=waiting)
+        return work.outcome(engine, raw)
     quarantine = before if isinstance(before, TableAt) else None
-    corrected = correct(engine, step, staged, raw, given, quarantine)
+    corrected = correct(engine, step, staged, raw, given, quarantine, again)
     place = "hash(_source, _file, _ingested_at)"
-    work = _Refinement(session, step, corrected.staged, epoch, at, place, corrected=corrected)
+    work = _Refinement(
+        session, step, corrected.staged, epoch, at, place, corrected=corrected, waiting=waiting
+    )
     outcome = work.outcome(engine, raw)
-    return outcome if quarantine is None else _replaced(session, outcome, quarantine, corrected)
-
-
-def _replaced(session: Session, outcome: Outcome, quarantine: TableAt, corrected: Corrected) -> Outcome:
-    """`outcome` with all of quarantine: what was there without the corrected rows, and what is bad now."""
-    kept = kept_sql(quarantine, corrected.table, QUARANTINE)
-    rows = outcome.quarantined + count(session.con, f"({kept})")
-    sql = f"SELECT * FROM quarantine UNION ALL BY NAME {kept}"
-    frames = {**outcome.frames, "quarantine": DuckFrame(session, sql, QUARANTINE, rows)}
-    return replace(outcome, frames=frames)
+    if quarantine is None:
+        return outcome
+    bad = whole(session, outcome.frames["quarantine"], quarantine, corrected)
+    return replace(outcome, frames={**outcome.frames, "quarantine": bad})
 
 
 def raw_inputs(value: Input | Sequence[RawInput] | None) -> list[RawInput]:
@@ -124,26 +128,44 @@ class _Refinement:
     base: str = ""
     """Where rows are read from: the staged ones, or what the Python steps made of them."""
     stepped: bool = False
+    stored: bool = False
+    """Whether some values come from the table, as they are stored there."""
     corrected: Corrected | None = None
+    waiting: TableAt | None = None
+    """Quarantine as it was before, of a table of changes."""
+    truncated: int = 0
     verdicts: Mapping[str, int] = field(default_factory=dict)
     """How many staged rows are good, filtered, warned of, and break a `stop` rule."""
 
     def outcome(self, engine: DuckEngine, raw: Sequence[RawInput]) -> Outcome:
         con = self.session.con
+        settling = Settling(self.session, self.step, self.staged, self.target, self.waiting)
+        self.stored = settling.needed
+        self.staged = settling.settled() if self.stored else self.staged
         self.base = self.staged.relation
         self._sort_out()
         dropped = self._python_steps(engine) if self.step.spec.steps else 0
         fixed = self.corrected
         quarantined = fill(
-            self.session, self.staged, raw, "odd", self.epoch, corrections=fixed.table if fixed else None
+            self.session,
+            self.staged,
+            raw,
+            "odd",
+            self.epoch,
+            corrections=fixed.table if fixed else None,
+            keyed=self.step.spec.changes is not None,
         )
         for column in self.step.encrypted:
-            encrypt_into(self.session, f"SELECT {ident(column)} FROM good", column, engine)
+            clear = f" WHERE {ident('stored$' + column)} IS NOT TRUE" if self.stored else ""
+            encrypt_into(self.session, f"SELECT {ident(column)} FROM good{clear}", column, engine)
         deduplicated = self._deduplicate() if self.step.keys else 0
         rows = self._frame("kept" if deduplicated else "good", self._good() - deduplicated)
+        if self.step.spec.changes:
+            rows, self.truncated = reached(self.session, self.step, rows, self.base, self.target, self.epoch)
+        columns = QUARANTINE | (CHANGE_OF if self.step.spec.changes else {})
         frames = {
             "rows": rows,
-            "quarantine": DuckFrame(self.session, "SELECT * FROM quarantine", QUARANTINE, quarantined),
+            "quarantine": DuckFrame(self.session, "SELECT * FROM quarantine", columns, quarantined),
         }
         if self.step.history:
             frames["history"] = self._history(deduplicated)
@@ -154,6 +176,7 @@ class _Refinement:
             quarantined=quarantined,
             corrected=fixed.rows if fixed else 0,
             superseded=fixed.superseded if fixed else 0,
+            truncated=self.truncated,
             filtered=self.verdicts["filtered"] + dropped,
             by_rule=names_of(con, "SELECT rules FROM quarantine"),
             warned=self._broken("_warned", "warn", " AND _rules IS NULL"),
@@ -169,8 +192,9 @@ class _Refinement:
         con.execute(
             f"CREATE TEMP VIEW good AS SELECT * FROM {self.base} WHERE _rules IS NULL AND NOT _filtered"
         )
+        key = ", _key AS key, _sequence AS sequence" if self.step.spec.changes else ""
         con.execute(
-            f"CREATE TEMP VIEW odd AS SELECT {', '.join(IDENTITY)}, _rules AS rules, _fields AS fields "
+            f"CREATE TEMP VIEW odd AS SELECT {', '.join(IDENTITY)}, _rules AS rules, _fields AS fields{key} "
             f"FROM {self.base} WHERE _rules IS NOT NULL"
         )
         found = one(
@@ -292,8 +316,15 @@ class _Refinement:
 
     def _final(self, relation: str) -> str:
         """SQL of `relation` with all columns of the silver table."""
+
+        def sealed(i: int, name: str) -> str:
+            if not self.stored:
+                return f"e{i}.cipher AS {ident(name)}"
+            carried = f"t.{ident('stored$' + name)}"
+            return f"CASE WHEN {carried} THEN t.{ident(name)} ELSE e{i}.cipher END AS {ident(name)}"
+
         columns = [
-            f"e{i}.cipher AS {ident(name)}" if name in self.step.encrypted else f"t.{ident(name)}"
+            sealed(i, name) if name in self.step.encrypted else f"t.{ident(name)}"
             for i, name in enumerate(self.step.columns)
         ]
         joins = [
@@ -302,12 +333,12 @@ class _Refinement:
             if name in self.step.encrypted
         ]
         audit = [f"{self.epoch}::BIGINT AS _epoch" if name == "_epoch" else f"t.{name}" for name in AUDIT]
-        deleted = ["t._deleted"] if self.step.deletes else []
-        listed = ", ".join([*columns, *audit, *deleted])
+        beside = [f"t.{name}" for name in self.step.beside]
+        listed = ", ".join([*columns, *audit, *beside])
         return f"SELECT {listed} FROM {relation} t{''.join(joins)}"
 
     def _frame(self, view: str, rows: int) -> DuckFrame:
-        columns = dict(self.step.columns) | AUDIT | ({"_deleted": "boolean"} if self.step.deletes else {})
+        columns = dict(self.step.columns) | AUDIT | self.step.beside
         return DuckFrame(self.session, self._final(view), columns, rows, one_per_key=bool(self.step.keys))
 
     # verdicts --------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...sql import TableStep, checked_sql
+from ...sql.changes import key_sql
 from .frame import ident
 from .stage_parts import Shape
 
@@ -20,9 +21,11 @@ VERDICTS = ("_rules", "_stopped", "_warned", "_filtered", "_fields")
 
 def shape_of(step: TableStep, dialect: str, large: int = LARGE) -> Shape:
     """The typed columns of `step`, then its verdicts: `_rules`, `_stopped`, `_warned` (NULL where there is
-    nothing to say), `_filtered`, and `_fields`, the texts of a broken row as JSON."""
-    deleted = ["_deleted"] if step.deletes else []
-    columns = [*step.columns, *VERDICTS, *deleted]
+    nothing to say), `_filtered`, and `_fields`, the texts of a broken row as JSON; then `step.beside`.
+    Changes have `_unchanged` and, where broken, `_key`; those that lack values keep their texts as well."""
+    changes = step.spec.changes is not None
+    beside = [*step.beside, *(["_unchanged"] if changes else [])]
+    columns = [*step.columns, *VERDICTS, *beside, *(["_key"] if changes else [])]
 
     def sql(query: str, texts: Sequence[str], carried: Sequence[str]) -> str:
         # The audit columns pass through the checks untouched: here they carry the texts and what else is
@@ -35,10 +38,13 @@ def shape_of(step: TableStep, dialect: str, large: int = LARGE) -> Shape:
         )
         # a validator of the project may still refuse any row
         broken = "true" if step.spec.steps else "_broken <> '' OR _stopped <> ''"
+        kept = f"{broken} OR _unchanged IS NOT NULL" if changes else broken
         shown = [ident(name) for name in step.columns]
         shown += ["nullif(_broken || _stopped, '') AS _rules", "nullif(_stopped, '') AS _stopped"]
         shown += ["nullif(_warned, '') AS _warned", "_filtered"]
-        shown += [f"CASE WHEN {broken} THEN to_json(_source)::VARCHAR END AS _fields", *deleted]
+        shown += [f"CASE WHEN {kept} THEN to_json(_source)::VARCHAR END AS _fields", *beside]
+        if changes:
+            shown.append(f"CASE WHEN {broken} THEN {key_sql(step)} END AS _key")
         shown += [f"_file.{ident(name)} AS {ident(name)}" for name in carried]
         checked = checked_sql(step, dialect, "headrace_texts")
         return f"WITH headrace_texts AS ({source}) SELECT {', '.join(shown)} FROM ({checked})"
