@@ -161,6 +161,7 @@ def _plain_text(raw: str, nulls: list[str]) -> str:
     words = [f"NOT starts_with({raw}, {literal(n)})" for n in nulls if n]
     return case(
         (both([*quick, *words]), raw),
+        (f"{raw} = ''", "NULL" if "" in nulls else raw),
         (both([*foreign, *words]), raw),
         (f"{trimmed(raw)} IN ({listed(nulls)})", "NULL"),
         otherwise=raw,

@@ -7,7 +7,7 @@ import io
 import itertools
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -119,18 +119,27 @@ def raw_lines(path: Path, form: Mapping[str, Any], wanted: Sequence[tuple[int, i
 
     Line ends inside a record stay, its last one does not. A record past the end of the file is `b""`.
     """
-    found: dict[tuple[int, int], bytes] = {}
     if not wanted:
         return []
+    ordered = sorted(set(wanted))
+    found = dict(zip(ordered, records(path, form, ordered), strict=True))
+    return [found[key] for key in wanted]
+
+
+def records(path: Path, form: Mapping[str, Any], wanted: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+    """What `raw_lines` gives, one by one, of records `wanted` by ascending first lines; reads the file once."""
     end = line_end(form)
     with open_plain(Path(path), form.get("compression")) as stream:
         here = lines(stream, end)
         at = 1
         kept: list[bytes] = []  # lines from `at - len(kept)` on, for records that overlap
-        for first, count in sorted(set(wanted)):
+        for first, count in wanted:
             if first >= at:
                 kept = []
-                at += sum(1 for _ in itertools.islice(here, first - at)) if first > at else 0
+                if first > at:
+                    skipped = first - at
+                    next(itertools.islice(here, skipped - 1, None), None)
+                    at = first
             else:
                 kept = kept[first - (at - len(kept)) :]
             missing = first + count - at
@@ -138,8 +147,7 @@ def raw_lines(path: Path, form: Mapping[str, Any], wanted: Sequence[tuple[int, i
                 more = list(itertools.islice(here, missing))
                 kept += more
                 at += len(more)
-            found[first, count] = bare(b"".join(kept[:count]), end)
-    return [found[key] for key in wanted]
+            yield bare(b"".join(kept[:count]), end)
 
 
 def bare(record: bytes, end: bytes) -> bytes:

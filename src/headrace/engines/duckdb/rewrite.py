@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 FILE_BYTES = 256 * 1024 * 1024
+DICTIONARY = 5_000
+"""Entries of a column's dictionary in a row group: more make files smaller by a few per cent, and cost memory
+in each thread and a fifth of the time to write them."""
 LANDED = ("_ingested_at", "_source", "_file", "_line")
 """The order in which rows landed: it decides where a table has no sequence of its own."""
 
@@ -301,6 +304,7 @@ class _Change:
 
     def _copy(self, sql: str) -> list[DataFile]:
         options = ["FORMAT parquet", "COMPRESSION snappy", "RETURN_STATS", "APPEND"]
+        options.append(f"DICTIONARY_SIZE_LIMIT {DICTIONARY}")
         options.append("FILENAME_PATTERN 'part-{uuid}.snappy'")
         if self.write.partition_by:
             names = ", ".join(ident(name) for name in self.write.partition_by)

@@ -12,6 +12,9 @@ import duckdb
 from headrace.core import Landed
 
 BATCH = 10_000
+SCRATCH = "FORMAT parquet, COMPRESSION lz4_raw, DICTIONARY_SIZE_LIMIT 1000, WRITE_BLOOM_FILTER false"
+"""How rows are kept on disk: written once and read a few times, so that writing must be cheap. Dictionaries
+of many entries and bloom filters cost an eighth of a refinement."""
 TREE = 2_048  # up to so many boundaries a line shift is a CASE tree, beyond that a join
 
 
@@ -168,7 +171,7 @@ class Stage:
             self.con.execute(f"CREATE TEMP TABLE {ident(table)} AS {query}")
             return
         path = text(str(self.path("rows.parquet")))
-        self.con.execute(f"COPY ({query}) TO {path} (FORMAT parquet, COMPRESSION lz4_raw)")
+        self.con.execute(f"COPY ({query}) TO {path} ({SCRATCH})")
         self.con.execute(
             f"CREATE TEMP VIEW {ident(table)} AS SELECT *, file_row_number AS rowid FROM read_parquet({path})"
         )
