@@ -138,8 +138,8 @@ class Catalog:
         found = self._select(PipelineRun, schema.RUNS.c.run_id == run_id)
         return found[0] if found else None
 
-    def runs(self, limit: int = 20, pipeline: str | None = None) -> list[PipelineRun]:
-        """The newest runs, newest first."""
+    def runs(self, limit: int | None = 20, pipeline: str | None = None) -> list[PipelineRun]:
+        """The newest runs, newest first; all of them if `limit` is None."""
         table = schema.RUNS
         only = [table.c.pipeline_name == pipeline] if pipeline else []
         newest = (table.c.start_time.desc(), table.c.run_id.desc())

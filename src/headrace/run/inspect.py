@@ -58,7 +58,7 @@ def _ask(
     for source in project.config.sources:
         landed = _landed(LandLog(storage, project.stream(source)), records)
         schemas["bronze"][source] = _values(_LEDGER, landed)
-    schemas["main"] = {"runs": _values(_RUNS, list(recent_runs(project, 1000)[1]))}
+    schemas["main"] = {"runs": _values(_RUNS, list(recent_runs(project, None)[1]))}
     gold = gold_file(project)
     attach = {"gold": gold} if gold.exists() else {}
     ask = part("engines", "duckdb").query
@@ -87,8 +87,8 @@ def tables(project: Project) -> Rows:
     return ("table", "rows", "quarantined", "epoch", "version", "refined"), found
 
 
-def recent_runs(project: Project, limit: int) -> Rows:
-    """The newest runs first."""
+def recent_runs(project: Project, limit: int | None) -> Rows:
+    """The newest runs first; all of them if `limit` is None."""
     _lake(project)
     with open_catalog(project) as catalog:
         runs = catalog.runs(limit, project.config.name)
@@ -222,16 +222,20 @@ def _landed(log: LandLog, records: Mapping[str, int]) -> list[Sequence[Any]]:
 
 def _values(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """SQL of a relation that holds `rows`; an empty one has the columns all the same."""
-    names = ", ".join(columns)
     if not rows:
         return f"select {', '.join(f'null as {name}' for name in columns)} where false"
-    listed = ", ".join(f"({', '.join(map(_literal, row))})" for row in rows)
-    return f"select * from (values {listed}) as listed({names})"
+    kinds = {name: _kind(row[place] for row in rows) for place, name in enumerate(columns)}
+    # one text of JSON, for the parser takes long over ten thousand rows of literals
+    held = _literal(json.dumps([dict(zip(columns, row, strict=True)) for row in rows]))
+    return f"select unnest(from_json({held}, {_literal(json.dumps([kinds]))}), max_depth := 2)"
 
 
-def _literal(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, (int, float)):
-        return str(value)
-    return "'" + str(value).replace("'", "''") + "'"
+def _kind(values: Iterable[Any]) -> str:
+    found = {type(value) for value in values if value is not None}
+    if not found or not found <= {int, float}:
+        return "VARCHAR"
+    return "DOUBLE" if float in found else "BIGINT"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
