@@ -24,7 +24,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -95,6 +95,15 @@ class Readers:
         finally:
             self._free.put(con)
 
+    def look(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a query that may take its time, as of the snapshot."""
+        con = self._free.get()
+        try:
+            with self.server.talking("look"):
+                return con.execute(query.encode(), values or None).fetchall()
+        finally:
+            self._free.put(con)
+
     def close(self) -> None:
         """Ends what still runs, and gives back every connection, thread and spool."""
         for con in self._all:
@@ -125,7 +134,7 @@ def shared_snapshot(server: Server, parallel: int) -> Iterator[Readers]:
 def consistent_snapshot(server: Server, con: Connection, slot: str, parallel: int) -> Iterator[
     tuple[int, Readers]
 ]:  # fmt: skip
-    """(consistent point, readers that see exactly what committed before it). The slot is gone again at once."""
+    """(consistent point, readers that see exactly what committed before it); its slot is gone at once."""
     readers = None
     name = f"{slot[:40]}_{uuid.uuid4().hex[:12]}"
     with server.connect(replication=True) as replication:
@@ -174,6 +183,16 @@ def plan(
     return [*found[:-1], replace(found[-1], last=True)]
 
 
+def next_place(chunk: Chunk, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a table of which `chunk` has been read; without any place when that was the last."""
+    if chunk.last:
+        passing = ("leaf", "file", "block", "first")
+        return {**{key: value for key, value in state.items() if key not in passing}, "done": True}
+    if chunk.stop is None:
+        return {**state, "leaf": chunk.leaf.oid + 1, "file": 0, "block": 0}
+    return {**state, "leaf": chunk.leaf.oid, "file": chunk.file, "block": chunk.stop}
+
+
 def query_of(chunk: Chunk, extra: Mapping[str, str], columns: Sequence[str]) -> str:
     """The COPY of a chunk: `columns`, then constants `extra`."""
     wanted = [ident(name) for name in columns]
@@ -192,8 +211,8 @@ def query_of(chunk: Chunk, extra: Mapping[str, str], columns: Sequence[str]) -> 
 
 def read_chunks(
     readers: Readers, chunks: Sequence[Chunk], query: Callable[[Chunk], str], until: float
-) -> Iterator[tuple[Chunk, Spool]]:
-    """Chunks in their order, the next ones being read meanwhile; ends early at `until` or where files moved."""
+) -> Generator[tuple[Chunk, Spool]]:
+    """Chunks in their order, the next ones read meanwhile; ends early at `until` or where a file changed."""
     waiting: deque[tuple[Chunk, Future[tuple[Spool, int]]]] = deque()
     left = deque(chunks)
     try:
@@ -219,7 +238,13 @@ def read_chunks(
 def snapshot_file(chunk: Chunk, spool: Spool, at: int) -> RawFile:
     """The object of a chunk whose rows are changes of kind `r` at LSN `at`."""
     name = f"{chunk.table.full}/snapshot-{at:016X}-{chunk.leaf.oid}-{chunk.start:010d}"
-    return csv_file(name, spool, chunk.table.shown, changes=True)
+    return csv_file(name, spool, chunk.table.shown)
+
+
+def csv_file(name: str, spool: Spool, table: str) -> RawFile:
+    """Changes as COPY sent them, as a file of bronze."""
+    more = {"nulls": "unquoted", "rows": spool.rows, "changes": True}
+    return replace(delimited(name, spool.open, more=more, table=table), size=spool.size)
 
 
 def gone_file(table: Table, at: int) -> RawFile:
@@ -231,12 +256,6 @@ def gone_file(table: Table, at: int) -> RawFile:
     return delimited(
         f"{table.full}/snapshot-{at:016X}-rest", f"{head}\n{row}\n".encode(), more=more, table=table.shown
     )
-
-
-def csv_file(name: str, spool: Spool, table: str, *, changes: bool = False) -> RawFile:
-    """What COPY sent, as a file of bronze."""
-    more = {"nulls": "unquoted", "rows": spool.rows} | ({"changes": True} if changes else {})
-    return replace(delimited(name, spool.open, more=more, table=table), size=spool.size)
 
 
 def sequence(at: int, ordinal: int = 0) -> str:
