@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from mariadb_server import mariadb as mariadb
 from services import database as database
 from services import missing
 from services import postgres as postgres

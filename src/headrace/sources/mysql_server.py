@@ -99,7 +99,7 @@ class Server:
                 autocommit=True,
                 connect_timeout=15,
                 read_timeout=600,
-                conv=encoders,
+                conv={**encoders},
                 client_flag=CLIENT.FOUND_ROWS,
                 init_command=SESSION,
             )
