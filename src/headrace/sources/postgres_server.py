@@ -29,6 +29,7 @@ SETTINGS = {
     "timezone": "UTC",
     "lc_monetary": "C",
     "xmloption": "content",
+    "quote_all_identifiers": "off",
     "client_encoding": "UTF8",
     "synchronize_seqscans": "off",
     "idle_in_transaction_session_timeout": "0",
