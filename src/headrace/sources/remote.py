@@ -235,7 +235,7 @@ def walk(
     parts = pattern.split("/")
     fixed = next((n for n, part in enumerate(parts) if MAGIC.search(part)), len(parts))
     rest = parts[fixed:]
-    matches = re.compile(expression(rest)).fullmatch
+    matches = re.compile(expression(rest), re.DOTALL).fullmatch
     deep = None if "**" in rest else len(rest)
     base = "/".join(parts[:fixed])
     pending = [("", 1)]

@@ -60,7 +60,7 @@ class S3:
             pattern += "**"
         start = MAGIC.search(pattern)
         prefix = pattern[: start.start()] if start else pattern
-        matches = re.compile(expression(pattern.split("/"))).fullmatch
+        matches = re.compile(expression(pattern.split("/")), re.DOTALL).fullmatch
         folder = len(prefix) - len(prefix.rpartition("/")[2])
         request = {"Bucket": self.opening.at.host, "Prefix": prefix}
         if after:
@@ -69,8 +69,11 @@ class S3:
             for page in self.client.get_paginator("list_objects_v2").paginate(**request):
                 for item in page.get("Contents", ()):
                     key = item["Key"]
-                    if not key.endswith("/") and matches(key) and not self._ignored(key[folder:]):
-                        yield self._entry(key, item["Size"], item["ETag"], item["LastModified"])
+                    if key.endswith("/") or not matches(key):
+                        continue
+                    entry = self._entry(key, item["Size"], item["ETag"], item["LastModified"])
+                    if entry.unfit or not self._ignored(key[folder:]):
+                        yield entry
 
     def _ignored(self, relative: str) -> bool:
         parts = relative.split("/")
