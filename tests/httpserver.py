@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import socket
 import ssl
 import threading
@@ -120,6 +121,27 @@ def serving(answer: Answerer, tls: ssl.SSLContext | None = None) -> Iterator[Ser
         httpd.shutdown()
         httpd.server_close()
         thread.join(5)
+
+
+@contextmanager
+def serving_apart(answer: Answerer) -> Iterator[Server]:
+    """The same in a process of its own, for tests that count this one's threads and sockets."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def work() -> None:
+        with serving(answer) as server:
+            theirs.send((server.url, server.port))
+            theirs.recv()
+
+    process = context.Process(target=work, daemon=True)
+    process.start()
+    try:
+        yield Server(*ours.recv(), answer)
+    finally:
+        ours.send(None)
+        process.join(5)
+        process.kill()
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def test_a_body_comes_whole(server: Server) -> None:
     ],
 )
 def test_no_spelling_of_loopback_is_reached(server: Server, host: str) -> None:
-    with pytest.raises(ConfigError, match="no public address|InvalidURL"):
+    with pytest.raises(ConfigError, match=r"no public address|InvalidURL"):
         fetch(f"http://{host}:{server.port}/", allow_private=False)
     assert not server.got
 
@@ -65,9 +65,9 @@ def test_no_spelling_of_loopback_is_reached(server: Server, host: str) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "10.0.0.1", "172.16.5.5", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
-        "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fd00:ec2::254", "::ffff:10.0.0.1", "::10.0.0.1",
-        "64:ff9b::a00:1", "2002:a00:1::", "ff02::1", "192.0.2.1", "198.18.0.1",
+        "10.0.0.1", "172.16.5.5", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+        "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fd00:ec2::254", "::ffff:10.0.0.1",
+        "::10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "ff02::1", "192.0.2.1", "198.18.0.1",
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_public(address: str) -> None:

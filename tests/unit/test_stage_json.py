@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headrace.core import Landed, RawInput
 from headrace.engines.duckdb import stage_json as module
+from headrace.engines.duckdb.stage import stage
 from headrace.engines.duckdb.stage_strict import Paths, Text, documents, judge
 from tests.staging import run
 
@@ -252,3 +255,29 @@ def _is_json(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "found"),
+    [
+        ('{"data": {"items": [{"a": 1.50}, {"a": "x"}], "n": 2}}', ["data", "items"], ["1.50", "x"]),
+        ('{"edges": [{"node": {"a": 1}}, {"node": {"a": 2}}]}', ["edges", "*", "node"], ["1", "2"]),
+        ('{"days": [{"rows": [{"a": 1}]}, {"rows": [{"a": 2}, {"a": 3}]}]}', ["days", "*", "rows"], ["1", "2", "3"]),
+        ('{"data": {"a": 7}}', ["data"], ["7"]),
+        ('{"data": null}', ["data"], []),
+        ('{"data.items": [{"a": 0}], "data": {"items": [{"a": 1}]}}', ["data", "items"], ["1"]),
+    ],
+)  # fmt: skip
+def test_records_lie_at_the_end_of_a_path(
+    tmp_path: Path, body: str, path: list[str], found: list[str]
+) -> None:
+    """What a source of pages says of its own; a single text names one key, as a file's inspection finds it."""
+    page = tmp_path / "page.json"
+    page.write_text(body)
+    form = {"type": "json", "encoding": "utf-8", "records": path, "keys": ["a"]}
+    landed = Landed("k", "page", len(body), "", None, form, arrived="2026-01-01T00:00:00Z")
+    con = duckdb.connect()
+    done = stage(con, [RawInput("s", [(1, landed, page)])], {"a": ["a"]}, scratch=tmp_path / "scratch")
+    rows = con.execute(f"SELECT a, _line FROM {done.relation} ORDER BY _line").fetchall()
+    assert rows == [(value, line) for line, value in enumerate(found, 1)]
+    assert con.execute(f"SELECT count(*) FROM {done.rejects}").fetchall() == [(0,)]

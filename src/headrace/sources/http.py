@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 import httpcore
@@ -21,6 +21,8 @@ from ..errors import ConfigError, HeadraceError, Refused, SystemFault, Transient
 from .http_auth import Auth, Authority, Credentials
 from .http_guard import Allowed, Deadline, GuardedBackend, GuardedTransport
 from .http_limits import RATE, Bucket, bytes_of, retry_after, unpacked
+
+T = TypeVar("T")
 
 MAX_REDIRECTS = 5
 _EXCERPT = 4096
@@ -123,11 +125,16 @@ class Client:
 
         Only calls that change nothing may be made by this: a call whose answer is lost is made again.
         """
+        return self.read(request, lambda answer: answer, expect)
+
+    def read(self, request: Request, parse: Callable[[Answer], T], expect: Sequence[int] = ()) -> T:
+        """What `parse` makes of the answer; a transient error of it is retried like one of the call."""
         attempt = 0
         while True:
             try:
                 with self.stream(request, expect) as (answer, chunks):
-                    return replace(answer, body=b"".join(chunks))
+                    whole = replace(answer, body=b"".join(chunks))
+                return parse(whole)
             except TransientError as error:
                 asked = getattr(error, "retry_after", None) or 0.0
                 if attempt == self.settings.attempts or asked > self.settings.max_wait:

@@ -226,15 +226,19 @@ class Text:
                 pass
 
 
-def documents(text: Text, key: str | None) -> Iterator[str]:
+def documents(text: Text, key: str | Sequence[str] | None) -> Iterator[str]:
     """Source texts of a document's records: of its array's elements, or of the one object that it is.
 
-    With `key`, the array lies there. Raises `Broken`, `JSONDecodeError` or `RecursionError` where the
-    document breaks; records before that have been given.
+    With `key`, the array lies there. A sequence leads to an array or one object: names of keys, and `*` for
+    each element of an array (`data`, `edges`, `*`, `node`).
+    Raises `Broken`, `JSONDecodeError` or `RecursionError` where the document breaks; records
+    before that have been given.
     """
     if text.peek() == "\ufeff":
         text.at += 1
-    if text.peek() == "[":
+    if key is not None and not isinstance(key, str):
+        yield from _along(text, key)
+    elif text.peek() == "[":
         yield from _elements(text)
     elif key is None or text.peek() != "{":
         whole = text.value()
@@ -264,14 +268,28 @@ def _elements(text: Text) -> Iterator[str]:
             return
 
 
-def _under(text: Text, key: str) -> Iterator[str]:
+def _along(text: Text, path: Sequence[str]) -> Iterator[str]:
+    if path and path[0] == "*":
+        for element in _elements(text):
+            yield from _along(Text(iter([element])), path[1:])
+    elif path:
+        yield from _under(text, path[0], path[1:])
+    elif text.peek() == "[":
+        yield from _elements(text)
+    elif (found := text.value()) != "null":
+        yield found
+
+
+def _under(text: Text, key: str, rest: Sequence[str] | None = None) -> Iterator[str]:
     text.expect("{")
     while text.peek() != "}":
         if text.peek() != '"':
             raise Broken(f"`{text.peek()}` where a key belongs")
         name = json.loads(text.value())
         text.expect(":")
-        if name == key and text.peek() == "[":
+        if name == key and rest is not None:
+            yield from _along(text, rest)
+        elif name == key and text.peek() == "[":
             yield from _elements(text)
         else:
             text.value()
