@@ -1,9 +1,9 @@
 """Mode `trigger`: changes are written to `headrace.changes` by triggers, and drained by whole transactions.
 
 For servers without a logical log. The audit rows have an id, drawn while the writer holds the lock of its
-row, so ids of one key rise in the order of its changes; and the id of their transaction. Ids become visible out of
-order, as transactions commit. So what is drained is never "above the last id", but all transactions from the
-last horizon to the oldest one that still runs: every one of them has ended, so that nothing can come late.
+row, so ids of one key rise in the order of its changes; and the id of their transaction. Ids become visible
+out of order, as transactions commit. So what is drained is never "above the last id", but all transactions
+from the last horizon to the oldest one that still runs: all of them have ended, so nothing can come late.
 
 The first snapshot is preceded by a record of which transactions it is to contain (`base`); exactly the others
 are drained. Rows of the snapshot have the sequence 0, below every change. Chunks may be read under later

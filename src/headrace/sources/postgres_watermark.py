@@ -3,7 +3,8 @@
 Rows that share the last value may come later, so they are read again; the table's keys make that harmless.
 The position holds the last value, and the number and a hash of the rows that stood in the window then:
 nothing grows, and while that window is as it was nothing lands. What is not seen: deletes, rows without a
-value, and rows that a long transaction commits with a value from before the overlap (mode `cdc` or `trigger` sees them).
+value, and rows that a long transaction commits with a value from before the overlap (modes `cdc` and
+`trigger` see them).
 """
 
 from __future__ import annotations
