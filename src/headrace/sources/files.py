@@ -24,7 +24,7 @@ from pydantic import (
 
 from ..core import Batch, Position, RawFile, Reading
 from ..errors import ConfigError, Refused, TransientError
-from .how import How, Kind, OrRefuse
+from .how import Envelope, How, Kind, OrRefuse
 from .inspect import FileInspector, Past, has_rows
 from .listing import LAKE, Entry, Place, base_of, listed, opened, verify
 from .remote import Access, Opening, is_remote, parse
@@ -54,6 +54,8 @@ class Files(BaseModel):
     access: Access = Field(default_factory=Access)
     """How a remote place is entered."""
     format: Kind = "auto"
+    envelope: Envelope | None = None
+    """The files are JSON lines of changes: Debezium's envelopes, or Headrace's own."""
     changed: Literal["version", "refuse", "ignore"] = "version"
     """A landed name with other content: lands as its new version, is reported, or is left alone."""
     vanished: Literal["ignore", "warn", "refuse"] = "ignore"
@@ -124,6 +126,11 @@ class Files(BaseModel):
         if plain not in known:
             raise ValueError(f"encoding `{value}` is not one of {', '.join(known)}")
         return plain
+
+    @property
+    def changes(self) -> bool:
+        """Whether rows are changes, with deletes."""
+        return self.envelope is not None
 
     def streams(self) -> Sequence[str]:
         """One stream: the set of files."""
@@ -325,7 +332,7 @@ class Files(BaseModel):
 
     def _how(self) -> How:
         return How(
-            format=self.format,
+            format="jsonl" if self.envelope and self.format == "auto" else self.format,
             delimiter=self.delimiter,
             quote=self.quote,
             encoding=self.encoding,
@@ -336,6 +343,7 @@ class Files(BaseModel):
             truncated=self.truncated,
             shrunk=self.shrunk,
             min_ratio=self.min_ratio,
+            envelope=self.envelope,
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 Kind = Literal["auto", "csv", "jsonl", "json", "parquet", "avro", "xlsx", "text"]
 OrRefuse = Literal["refuse", "accept"]
+Envelope = Literal["headrace", "debezium"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class How:
     truncated: OrRefuse = "refuse"
     shrunk: OrRefuse = "refuse"
     min_ratio: float = 0.1
+    envelope: Envelope | None = None
+    """The records are changes, each in such an envelope."""
 
 
 @dataclass(frozen=True, slots=True)

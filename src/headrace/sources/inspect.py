@@ -185,6 +185,9 @@ class FileInspector:
 
     def _judged(self, found: Found) -> Mapping[str, Any]:
         facts = {**found.format, "compression": self._compression}
+        if self.how.envelope and facts["type"] != "jsonl":
+            hint = f"`envelope: {self.how.envelope}` is for files of JSON lines, one change in each"
+            raise Refused("it is not JSON lines", hint=hint)
         if self._compression == "zip" and self._member:
             facts["member"] = self._member
         if found.cut and self.how.truncated == "refuse":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from .dialect import Dialect, count_records, footer_lines, open_quote, parse
@@ -67,7 +68,8 @@ def csv_found(scan: TextScan) -> Found:
 
 def jsonl_found(scan: TextScan) -> Found:
     keys: dict[str, None] = {}
-    for line in scan.decode(bytes(scan.sample)).split("\n")[:_PEEK]:
+    lines = scan.decode(bytes(scan.sample)).split("\n")[:_PEEK]
+    for line in lines:
         value = _loads(line)
         if isinstance(value, dict):
             keys.update(dict.fromkeys(value))
@@ -81,7 +83,19 @@ def jsonl_found(scan: TextScan) -> Found:
         cut = "its last line is half a record"
     exact = rows if scan.complete else None
     facts = {"type": "jsonl", **_common(scan), "keys": list(keys), "rows": exact}
+    if scan.how.envelope:
+        facts |= _envelope(scan.how.envelope, [_loads(line) for line in lines])
     return Found(facts, exact, rows == 0, cut)
+
+
+def _envelope(kind: str, values: Sequence[Any]) -> dict[str, Any]:
+    """What holds of changes in envelopes: `keys` are those of the rows in them."""
+    found = [value for value in values if isinstance(value, dict)]
+    wrapped = any("payload" in value and "op" not in value for value in found)
+    inner = [value.get("payload") if wrapped else value for value in found]
+    rows = [value.get(part) for value in inner if isinstance(value, dict) for part in ("after", "before")]
+    keys = dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row)
+    return {"envelope": kind, "changes": True, "wrapped": wrapped, "keys": list(keys)}
 
 
 def json_found(scan: TextScan) -> Found:

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from .checks import problems as check
 from .document import Document, Mark, Unreadable, read
 from .explain import Shown, explain, report, settings_problems
+from .following import following
 from .pipeline import PipelineConfig, SourceSpec
 from .problem import Path as KeyPath
 from .problem import Problem, suggest
@@ -55,6 +56,9 @@ def load(path: Path | str = ".", env: str | None = None, environ: Mapping[str, s
     unsettled = {p.at for p in unresolved}
     more = list(check(config)) if config else []
     more += settings_problems(_sources(definition.value), file.parent)
+    if config:
+        config, changing = following(config, _sources(definition.value), file.parent)
+        more += changing
     definition.found += [p for p in more if p.at not in unsettled]
     if definition.found or not config:
         raise definition.error()

@@ -110,6 +110,10 @@ class TableSpec(Model):
             if value and not self.keys:
                 hint = "name the columns that identify a row, such as `keys: [order_id]`"
                 yield Problem((what,), f"`{what}` needs `keys`", hint)
+        yield from self.change_problems()
+
+    def change_problems(self) -> Iterator[Problem]:
+        """What does not go with `changes`, if the table follows any."""
         if self.changes is not None:
             yield from (p.under("changes") for p in self._change_problems(self.changes))
 

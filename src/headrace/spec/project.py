@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from . import references, registry
 from .checks import problems
 from .explain import Shown, report, settings_problems
+from .following import following
 from .pipeline import PipelineConfig, SourceSpec
 from .problem import Path as KeyPath
 from .problem import suggest
@@ -35,8 +36,11 @@ class Project:
     @classmethod
     def of(cls, config: PipelineConfig, root: Path | str = ".") -> Project:
         """A project from models written in Python; raises `ConfigError` with every problem."""
-        project = cls(config.by_id(), Path(root).resolve())
-        found = [*problems(config), *settings_problems(config.sources, project.root)]
+        root = Path(root).resolve()
+        found = [*problems(config), *settings_problems(config.sources, root)]
+        config, more = following(config, config.sources, root)
+        found += more
+        project = cls(config.by_id(), root)
         if found:
             raise report(found, project.shown, {})
         return project

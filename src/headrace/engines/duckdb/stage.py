@@ -20,6 +20,7 @@ from headrace.spec.contract import Drift
 from .stage_columnar import stage_parquet
 from .stage_csv import dialect, stage_csv
 from .stage_decoded import stage_decoded
+from .stage_envelope import stage_envelopes
 from .stage_json import stage_json, stage_jsonl
 from .stage_parts import Part, Shape, Stage, StagedFile, Wanted, ident
 from .stage_sheets import stage_avro, stage_text, stage_xlsx
@@ -93,7 +94,9 @@ def stage(
 
 def _group(form: Mapping[str, Any]) -> tuple[Any, ...]:
     kind = form.get("type")
-    return (kind, *dialect(form)) if kind == "csv" else (kind,)
+    if kind == "csv":
+        return (kind, *dialect(form))
+    return ("envelope",) if kind == "jsonl" and form.get("envelope") else (kind,)
 
 
 def _nothing(run: Stage, files: Sequence[StagedFile]) -> None:
@@ -103,6 +106,7 @@ def _nothing(run: Stage, files: Sequence[StagedFile]) -> None:
 _READERS: Mapping[str, Reader] = {
     "csv": stage_csv,
     "jsonl": stage_jsonl,
+    "envelope": stage_envelopes,
     "json": stage_json,
     "parquet": stage_parquet,
     "avro": stage_avro,

@@ -64,9 +64,9 @@ def paths(wanted: Wanted, forms: Iterable[Mapping[str, Any]]) -> Paths:
     )
 
 
-def stage_jsonl(stage: Stage, files: Sequence[StagedFile]) -> None:
+def stage_jsonl(stage: Stage, files: Sequence[StagedFile], wanted: Paths | None = None) -> None:
     """Stages files of one object per line; blank lines are no records."""
-    wanted = paths(stage.wanted, (f.form for f in files))
+    wanted = wanted or paths(stage.wanted, (f.form for f in files))
     groups: dict[tuple[Any, ...], list[Reading]] = {}
     for file in files:
         if is_plain(file.form):
