@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import ConfigError, HeadraceError, MissingExtra, TransientError
-from .listing import MAGIC, Entry, Place, expression, unstable
+from .listing import Entry, Place, unstable
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(?:([^@/]*)@)?(\[[^\]]+\]|[^:/]*)(?::(\d+))?(/.*)?", re.DOTALL)
 _MODULES = {
@@ -61,6 +60,8 @@ class Access(BaseModel):
     """Sent with requests to https:// places, and only to the host that `path` names."""
     allow_private: bool = False
     """https:// places may have private addresses, such as 10.0.0.5 or localhost."""
+    implicit: bool = False
+    """ftps:// with TLS from the first byte, as on port 990."""
     timeout: float = Field(30, gt=0)
     """Seconds without an answer after which a connection is given up."""
 
@@ -214,52 +215,3 @@ class Transfer(io.RawIOBase):
     def close(self) -> None:
         self._drop()
         super().close()
-
-
-class Item(Protocol):
-    """What a listing of a server's folder says of one thing in it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def folder(self) -> bool: ...
-
-
-def walk(
-    pattern: str, listed: Callable[[str], Sequence[Item]], ignore: Sequence[str]
-) -> Iterator[tuple[str, Item]]:
-    """(path, item) of files that match `pattern`, in no order; `listed` lists one folder of the server.
-
-    Folders are entered only as deep as the glob can reach. Hidden and ignored names are left out.
-    """
-    parts = pattern.split("/")
-    fixed = next((n for n, part in enumerate(parts) if MAGIC.search(part)), len(parts))
-    rest = parts[fixed:]
-    matches = re.compile(expression(rest), re.DOTALL).fullmatch
-    deep = None if "**" in rest else len(rest)
-    base = "/".join(parts[:fixed])
-    pending = [("", 1)]
-    while pending:
-        folder, depth = pending.pop()
-        for item in listed(f"{base}/{folder}" if folder else (base or "/")):
-            if any(fnmatchcase(item.name, hidden) for hidden in ignore) or item.name in (".", ".."):
-                continue
-            relative = f"{folder}/{item.name}" if folder else item.name
-            if item.folder:
-                if (deep is None or depth < deep) and not unfit(item.name):
-                    pending.append((relative, depth + 1))
-            elif matches(relative):
-                yield f"{base}/{relative}", item
-
-
-def unfit(name: str) -> str:
-    """Why a file name that a server gave is not followed, or "".
-
-    >>> unfit("a.csv"), unfit("../../etc/passwd")
-    ('', 'has a name that would leave its folder')
-    """
-    if "/" in name or "\\" in name or name in ("", ".", ".."):
-        return "has a name that would leave its folder"
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
-        return "has control characters in its name"
-    return ""
