@@ -262,16 +262,15 @@ def _ftp(root: str, tls: bool = False, implicit: bool = False, mlsd: bool = True
 
         base = Implicit
     if not mlsd:
-        from pyftpdlib.handlers import proto_cmds
-
-        settings["proto_cmds"] = {name: what for name, what in proto_cmds.items() if name[:3] != "MLS"}
+        known = FTPHandler.proto_cmds
+        settings["proto_cmds"] = {name: what for name, what in known.items() if name[:3] != "MLS"}
     handler = type("Handler", (base,), settings)
     server = FTPServer(("127.0.0.1", 0), handler)
     stop = threading.Event()
 
     def serve() -> None:
         while not stop.is_set():
-            server.serve_forever(timeout=0.05, blocking=False, handle_exit=False)
+            server.ioloop.loop(timeout=0.05, blocking=False)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()

@@ -38,7 +38,6 @@ class Ftp:
             self.close()  # a transfer that was given up: its rest would be taken for answers
         if self._ftp is None:
             self._ftp = _connected(self.opening)
-            self._ftp.voidcmd("TYPE I")
         return cast(ftplib.FTP, self._ftp)
 
     def listed(self, folder: str) -> Sequence[Item]:
@@ -81,19 +80,23 @@ class Ftp:
 
     def stat(self, path: str) -> Item:
         name = path.rpartition("/")[2]
+        ftp = self.ftp
+        ftp.voidcmd("TYPE I")  # a listing has switched to text, for which many servers tell no size
         try:
             with _meant():
-                size = self.ftp.size(path)
-                answer = self.ftp.voidcmd(f"MDTM {path}")
+                size = ftp.size(path)
+                answer = ftp.voidcmd(f"MDTM {path}")
         except (FileNotFoundError, PermissionError, ftplib.error_perm):
             self._enter(path)
             return Item(name, True)
         return Item(name, False, size or 0, _time(answer[4:]))
 
     def fetch(self, path: str, at: int) -> BinaryIO:
+        ftp = self.ftp
+        ftp.voidcmd("TYPE I")
         with _meant():
-            data = self.ftp.transfercmd(f"RETR {path}", at or None)
-        self._busy = _Data(data, self.ftp)
+            data = ftp.transfercmd(f"RETR {path}", at or None)
+        self._busy = _Data(data, ftp)
         return cast(BinaryIO, self._busy)
 
     @contextmanager
