@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ...core import DataFile, Frame, Input, Outcome, RawInput, Rewrite, TableAt, Write
+from ...errors import SystemFault
+from .budget import budget
 from .corrections import history, strays
 from .erase import erase
 from .frame import Session
@@ -28,7 +31,8 @@ class DuckEngine:
     """Computes in DuckDB within `memory`, spilling into `scratch`; used by one thread at a time.
 
     `pii_key` is the secret of `mask: hash` and `mask: encrypt`; `project` is where the functions of a
-    table's Python steps are found. Closing it removes its scratch and makes its frames unreadable.
+    table's Python steps are found; `shares` engines divide what the process may have. Closing it removes
+    its scratch and makes its frames unreadable.
     """
 
     dialect = "duckdb"
@@ -40,8 +44,11 @@ class DuckEngine:
         threads: int | None = None,
         pii_key: bytes | None = None,
         project: Path | None = None,
+        shares: int = 1,
     ) -> None:
         import duckdb
+
+        self.budget = budget(memory, shares, threads)
 
         scratch.mkdir(parents=True, exist_ok=True)
         self.scratch = Path(tempfile.mkdtemp(prefix="duckdb-", dir=scratch))
@@ -49,14 +56,12 @@ class DuckEngine:
         self.pii_key = pii_key
         self.large = LARGE
         self.versions = {"duckdb": duckdb.__version__}
-        config: dict[str, Any] = {
-            "memory_limit": memory,
+        self._config: dict[str, Any] = {
+            "memory_limit": f"{self.budget.bytes}B",
+            "threads": self.budget.threads,
             "temp_directory": str(self.scratch / "spill"),
             "autoinstall_known_extensions": False,
         }
-        if threads:
-            config["threads"] = threads
-        self._config = config
 
     @cached_property
     def session(self) -> Session:
@@ -103,11 +108,30 @@ class DuckEngine:
 
         Raises Stopped if a `stop` rule or expectation breaks; nothing outside the scratch is written.
         """
-        return refine(self, step, inputs, epoch=epoch, now=now)
+        with self._within(f"table `{step.table}`: refining this range of bronze"):
+            return refine(self, step, inputs, epoch=epoch, now=now)
 
     def rewrite(self, target: TableAt, write: Write, frame: Frame, into: Path) -> Rewrite:
         """The copy-on-write change that applies `frame` to `target`; new Parquet files lie under `into`."""
-        return rewrite(self.session, target, write, frame, into)
+        rows, files = sum(file.rows for file in target.files), len(target.files)
+        what = f"table `{write.table}`: the {write.mode} into {rows:,} rows in {files:,} files"
+        with self._within(what):
+            return rewrite(self.session, target, write, frame, into)
+
+    @contextmanager
+    def _within(self, what: str) -> Iterator[None]:
+        """Says what does not fit, and into what. All that computes comes before the first commit."""
+        import duckdb
+
+        try:
+            yield
+        except duckdb.OutOfMemoryException as error:
+            more = str(error).partition("\n")[0]
+            raise SystemFault(
+                f"{what} does not fit into {self.budget}: {more}",
+                hint="nothing was committed; raise `memory:` in the pipeline file"
+                " (and the limit, where one holds it down), or land smaller portions (`batch_bytes:`)",
+            ) from error
 
     def kept_rows(
         self, target: TableAt, files: Sequence[DataFile], into: Path, where: str = "true"
@@ -164,6 +188,13 @@ class DuckEngine:
         publish(database, schemas)
 
     @staticmethod
+    def stale(quarantine: TableAt, silver: TableAt, *, hidden: bool = False) -> str:
+        """SQL of keys whose newest change is in quarantine; see `followed.stale_sql`."""
+        from .followed import stale_sql
+
+        return stale_sql(quarantine, silver, hidden=hidden)
+
+    @staticmethod
     def query(
         schemas: Schemas,
         sql: str,
@@ -175,4 +206,4 @@ class DuckEngine:
         """Column names and rows of one SELECT over the given tables; see `views.query`."""
         from .views import query
 
-        return query(schemas, sql, attach=attach, memory=memory, private=private)
+        return query(schemas, sql, attach=attach, memory=f"{budget(memory).bytes}B", private=private)
