@@ -175,6 +175,23 @@ class TableAt:
     columns: Mapping[str, str]
     """Name → type, in the contract's words (`decimal(12,2)`)."""
     partition_by: Sequence[str] = ()
+    following: Following | None = None
+    """Set where its rows are changes: how readers see them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """What tells a reader the newest change of each key, and from when until when a version was valid."""
+
+    keys: Sequence[str]
+    sequence: Sequence[str]
+    """Least significant last; NULL is least."""
+    since: str = "_committed"
+    """The column that says from when on a version was valid."""
+    soft: bool = False
+    """Deleted rows are shown."""
+    history: bool = False
+    """Every version is there, not only the newest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Changes in envelopes: every line is a row of its table or a reject, and every value what the source wrote."""
+"""Changes in envelopes: every line is a row or a reject, and every value what the source wrote."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_an_old_value_in_the_envelope_serves_for_one_that_was_not_sent(
 def test_what_is_no_envelope_is_in_quarantine_with_its_line(engine: DuckEngine, tmp_path: Path) -> None:
     orders = lake(engine, tmp_path)
     good = change("c", "1", after={"id": 1, "price": "1", "note": "x"})
-    lines = [
+    lines: list[Any] = [
         good,
         '{"id": 1}',
         "not json",
@@ -156,20 +156,21 @@ def test_debezium_envelopes(engine: DuckEngine, tmp_path: Path, wrapped: bool) -
 
 
 def test_values_of_debezium_mean_what_their_schema_says(engine: DuckEngine, tmp_path: Path) -> None:
-    fields = [
+    decimal = "org.apache.kafka.connect.data.Decimal"
+    fields: list[dict[str, Any]] = [
         {"type": "int32", "field": "id"},
         {"type": "int32", "name": "io.debezium.time.Date", "field": "d"},
         {"type": "int64", "name": "io.debezium.time.Timestamp", "field": "ts"},
         {"type": "int64", "name": "io.debezium.time.MicroTimestamp", "field": "us"},
         {"type": "int64", "name": "io.debezium.time.MicroTime", "field": "t"},
-        {"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal", "field": "amount", "parameters": {"scale": "2"}},
+        {"type": "bytes", "name": decimal, "field": "amount", "parameters": {"scale": "2"}},
         {"type": "struct", "name": "io.debezium.data.VariableScaleDecimal", "field": "any"},
-        {"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal", "field": "big", "parameters": {"scale": "0"}},
+        {"type": "bytes", "name": decimal, "field": "big", "parameters": {"scale": "0"}},
         {"type": "string", "name": "io.debezium.time.ZonedTimestamp", "field": "zoned"},
     ]  # fmt: skip
     schema = {"type": "struct", "fields": [{"type": "struct", "field": "after", "fields": fields}]}
     huge = -(10**45) - 7
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": 1, "d": -719162, "ts": 1700000000123, "us": 1700000000123456, "t": 3661000001,
          "amount": b64(-5, 1), "any": {"scale": 3, "value": b64(123456, 4)}, "big": b64(huge, 20),
          "zoned": "2026-01-01T00:00:00Z"},

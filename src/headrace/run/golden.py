@@ -12,6 +12,7 @@ from ..store.delta import Table
 from ..store.intact import check_sizes
 from ..store.records import RefineLog
 from ..store.storage import Storage
+from .followed import followed
 from .parts import part
 from .report import GoldReport
 
@@ -32,6 +33,7 @@ def silver_tables(project: Project, storage: Storage) -> dict[str, tuple[TableAt
             if last is None or schema != "silver":
                 continue
             at = Table(project.lake / schema / table, output).at(identity["version"])
+            at = followed(project.config.tables[name], output, at)
             # rows of a restored table have old epochs: increments that look for new ones would miss them
             origin = "".join(f"@{epoch}" for epoch in restores)
             check_sizes(output, at.files)

@@ -17,6 +17,7 @@ from ..store.delta import Table
 from ..store.intact import check_sizes
 from ..store.records import LandLog, RefineLog
 from ..store.storage import LocalStorage
+from .followed import followed
 from .golden import gold_file
 from .parts import part
 from .runner import open_catalog, open_storage
@@ -54,6 +55,7 @@ def _ask(
         check_sizes(output, at.files)
         schema, _, name = output.partition(".")
         schemas[schema][name] = at
+    schemas["quarantine"] |= _stale(project, schemas, private)
     records = {key: rows for name in project.config.tables for key, rows in _records(storage, name)}
     for source in project.config.sources:
         landed = _landed(LandLog(storage, project.stream(source)), records)
@@ -67,7 +69,10 @@ def _ask(
 
 
 def tables(project: Project) -> Rows:
-    """One row per silver table: rows, version, epoch, when it was refined last, and its quarantine."""
+    """One row per silver table: rows, version, epoch, when it was refined last, and its quarantine.
+
+    Where tables follow changes, also how many of its keys are `stale`: their newest change is in quarantine.
+    """
     _lake(project)
     sizes = {output: sum(file.rows for file in at.files) for output, at in _outputs(project)}
     found = []
@@ -84,7 +89,17 @@ def tables(project: Project) -> Rows:
                 last.time if last else None,
             )
         )
-    return ("table", "rows", "quarantined", "epoch", "version", "refined"), found
+    names = ("table", "rows", "quarantined", "epoch", "version", "refined")
+    follows = [name for name, spec in project.config.tables.items() if spec.changes]
+    if not follows:
+        return names, found
+    sizes = {name: f"quarantine.{name}" in sizes and _count_stale(project, name) for name in follows}
+    return (*names[:3], "stale", *names[3:]), [(*r[:3], int(sizes.get(r[0], 0)), *r[3:]) for r in found]
+
+
+def _count_stale(project: Project, name: str) -> int:
+    _, rows = query(project, f'select count(*) from quarantine."{name}_stale"')
+    return next(int(row[0]) for row in rows)
 
 
 def recent_runs(project: Project, limit: int | None) -> Rows:
@@ -192,7 +207,22 @@ def _outputs(project: Project) -> list[tuple[str, TableAt]]:
         for output in (f"silver.{name}", f"quarantine.{name}", *history):
             at = Table(project.lake.joinpath(*output.split(".")), output).snapshot("").at
             if at.version >= 0:
-                found.append((output, at))
+                found.append((output, followed(spec, output, at)))
+    return found
+
+
+def _stale(
+    project: Project,
+    schemas: Mapping[str, Mapping[str, TableAt | str]],
+    private: Mapping[str, Mapping[str, Sequence[str]]],
+) -> dict[str, str]:
+    """A view `<table>_stale` for each table of changes: keys whose newest change is in quarantine."""
+    found = {}
+    for name, spec in project.config.tables.items():
+        silver, bad = schemas["silver"].get(name), schemas["quarantine"].get(name)
+        if spec.changes and isinstance(silver, TableAt) and isinstance(bad, TableAt):
+            hidden = not {*spec.keys}.isdisjoint(private.get("quarantine", {}).get(name, ()))
+            found[f"{name}_stale"] = part("engines", "duckdb").stale(bad, silver, hidden=hidden)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from .step import TableStep
 from .text import literal, name
@@ -24,10 +24,10 @@ def typed(step: TableStep) -> list[str]:
     ]
 
 
-def key_sql(step: TableStep) -> str:
+def key_sql(keys: Sequence[str]) -> str:
     """SQL of a row's key as one text, the same in silver and in quarantine; NULL where a part is missing."""
-    missing = " OR ".join(f"{name(key)} IS NULL" for key in step.keys)
-    parts = ", ".join(f"{name(key)}::VARCHAR" for key in step.keys)
+    missing = " OR ".join(f"{name(key)} IS NULL" for key in keys)
+    parts = ", ".join(f"{name(key)}::VARCHAR" for key in keys)
     return f"CASE WHEN NOT ({missing}) THEN to_json([{parts}])::VARCHAR END"
 
 

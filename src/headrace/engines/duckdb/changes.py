@@ -36,7 +36,7 @@ def waits_sql(rules: str = "rules") -> str:
 
 def retried_sql(waiting: TableAt, batch: str, step: TableStep) -> str:
     """SQL of quarantined rows, as corrections that change nothing, which a row of `batch` may complete."""
-    come = f"SELECT {key_sql(step)} FROM {batch} WHERE _rules IS NULL AND NOT _filtered AND NOT _deleted"
+    come = f"SELECT {key_sql(step.keys)} FROM {batch} WHERE _rules IS NULL AND NOT _filtered AND NOT _deleted"
     return (
         f"SELECT {', '.join('q.' + name for name in ('_source', '_file', '_line', '_ingested_at'))}, "
         "q.fields::JSON AS fields, "
@@ -158,7 +158,7 @@ class Settling:
             parts.append(
                 f"SELECT NULL::BIGINT AS _id, {keys}, q._at AS _sequence, {self._said('q')}, {unknown}, "
                 f"0 AS _rank FROM ({rows}) q "
-                f"JOIN (SELECT *, {key_sql(step)} AS k FROM needy) n ON n.k = q._key"
+                f"JOIN (SELECT *, {key_sql(step.keys)} AS k FROM needy) n ON n.k = q._key"
             )
         parts += [
             f"SELECT NULL::BIGINT AS _id, {keys}, t._sequence, {self._said()}, {unknown}, 3 AS _rank "
@@ -233,7 +233,7 @@ class Settling:
         shown += ["nullif(_warned, '') AS _warned", "_filtered"]
         shown += [ident("stored$" + c) for c in step.encrypted]
         shown += [*step.beside, "_unchanged", *IDENTITY]
-        key = f"CASE WHEN _broken <> '' OR _stopped <> '' THEN {key_sql(step)} END AS _key"
+        key = f"CASE WHEN _broken <> '' OR _stopped <> '' THEN {key_sql(step.keys)} END AS _key"
         checked = checked_sql(step, self.session.dialect, "carried", carried=True)
         return (
             "SELECT j.*, CASE WHEN j._rules IS NOT NULL THEN c._fields END AS _fields "

@@ -44,7 +44,7 @@ def shape_of(step: TableStep, dialect: str, large: int = LARGE) -> Shape:
         shown += ["nullif(_warned, '') AS _warned", "_filtered"]
         shown += [f"CASE WHEN {kept} THEN to_json(_source)::VARCHAR END AS _fields", *beside]
         if changes:
-            shown.append(f"CASE WHEN {broken} THEN {key_sql(step)} END AS _key")
+            shown.append(f"CASE WHEN {broken} THEN {key_sql(step.keys)} END AS _key")
         shown += [f"_file.{ident(name)} AS {ident(name)}" for name in carried]
         checked = checked_sql(step, dialect, "headrace_texts")
         return f"WITH headrace_texts AS ({source}) SELECT {', '.join(shown)} FROM ({checked})"

@@ -222,7 +222,8 @@ def _decimal(v: str, scale: str) -> str:
     digits = f"lpad({plain}, greatest(length({plain}), {scale} + 1)::INTEGER, '0')"
     point = f"left({digits}, length({digits}) - {scale}) || '.' || right({digits}, {scale})"
     sign = f"CASE WHEN {whole} LIKE '-%' THEN '-' ELSE '' END"
-    return f"CASE WHEN {scale} > 0 THEN {sign} || {point} ELSE {whole} || repeat('0', greatest(-({scale}), 0)) END"
+    zeros = f"repeat('0', greatest(-({scale}), 0))"
+    return f"CASE WHEN {scale} > 0 THEN {sign} || {point} ELSE {whole} || {zeros} END"
 
 
 def _wide_integers(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core import TableAt
 from ...errors import ConfigError
+from .followed import followed_sql
 from .frame import ident, table_sql, text
 
 if TYPE_CHECKING:
@@ -48,11 +49,12 @@ def _define(con: DuckDBPyConnection, schemas: Schemas, private: Private | None =
         for name, table in tables.items():
             sql = view_sql(name, table)
             if fields := (private or {}).get(schema, {}).get(name):
-                sql = _hiding(sql, fields)
+                keyed = isinstance(table, TableAt) and "key" in table.columns
+                sql = _hiding(sql, fields, keyed=keyed)
             con.execute(f"CREATE OR REPLACE VIEW {ident(schema)}.{ident(name)} AS {sql}")
 
 
-def _hiding(sql: str, fields: Sequence[str]) -> str:
+def _hiding(sql: str, fields: Sequence[str], *, keyed: bool) -> str:
     """The rows of a quarantine without their raw text, which nobody can search for all that is personal."""
     patches = []
     for name in fields:
@@ -61,7 +63,8 @@ def _hiding(sql: str, fields: Sequence[str]) -> str:
     patched = f"json_merge_patch(fields, {', '.join(patches)})::VARCHAR"
     shown = f"CASE WHEN fields IS NOT NULL THEN {patched} END"
     raw = f"CASE WHEN raw IS NOT NULL THEN {text(HIDDEN)} END"
-    return f"SELECT * REPLACE ({raw} AS raw, {shown} AS fields) FROM ({sql})"
+    key = f", {text(HIDDEN)} AS key" if keyed else ""
+    return f"SELECT * REPLACE ({raw} AS raw, {shown} AS fields{key}) FROM ({sql})"
 
 
 def view_sql(name: str, table: TableAt | str) -> str:
@@ -72,6 +75,8 @@ def view_sql(name: str, table: TableAt | str) -> str:
         raise ConfigError(
             f"table `{name}` has no columns yet", hint="`headrace run` makes it; leave it out of the views"
         )
+    if table.following:
+        return followed_sql(table, table.following)
     sql = table_sql(table)
     if "_deleted" in table.columns and not name.endswith("_history"):
         return f"SELECT * EXCLUDE (_deleted) FROM ({sql}) WHERE NOT coalesce(_deleted, false)"
