@@ -17,6 +17,7 @@ from .fix import register
 from .maintain import backup, forget, maintain, recover, restore
 from .plan import plan
 from .prove import prove
+from .webhook import webhook
 
 if TYPE_CHECKING:
     from ..run.report import RunReport
@@ -44,6 +45,7 @@ app.command()(restore)
 app.command()(backup)
 app.command()(recover)
 app.command()(forget)
+app.command()(webhook)
 
 
 class Format(StrEnum):

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..core import Batch, Position, RawFile, Reading
 from ..errors import ConfigError, HeadraceError, SystemFault
-from .http import Answer, Bytes, Client, Http, Request, Transient, show
+from .http import Answer, Client, Http, Request, Transient, show
+from .http_limits import Bytes
 from .incremental import Incremental
 from .paging import Page, Paged, State, value_at
 from .raw import known

@@ -9,27 +9,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpcore
 import httpx
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from .. import __version__, redact
 from ..errors import ConfigError, HeadraceError, Refused, SystemFault, TransientError
 from .http_auth import Auth, Authority, Credentials
 from .http_guard import Allowed, Deadline, GuardedBackend, GuardedTransport
-from .http_limits import RATE, Bucket, bytes_of, retry_after, unpacked
+from .http_limits import RATE, Bucket, Bytes, retry_after, unpacked
 
 T = TypeVar("T")
 
 MAX_REDIRECTS = 5
 _EXCERPT = 4096
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-
-
-Bytes = Annotated[int, BeforeValidator(bytes_of), Field(ge=1)]
 
 
 class Http(BaseModel):

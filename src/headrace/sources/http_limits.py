@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from ..errors import SystemFault, TransientError
 
@@ -26,6 +28,10 @@ def bytes_of(value: Any) -> Any:
     """
     match = _BYTES.fullmatch(value) if isinstance(value, str) else None
     return int(float(match[1]) * 1000 ** " kmg".index(match[2].lower() or " ")) if match else value
+
+
+Bytes = Annotated[int, BeforeValidator(bytes_of), Field(ge=1)]
+"""A number of bytes, or a text such as 64MB."""
 
 
 @dataclass

@@ -15,7 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from ..core import Batch, Position, RawFile, Reading
 from ..errors import ConfigError, HeadraceError, SystemFault, TransientError
 from .how import How
-from .http import Answer, Bytes, Client, Http, Request, show
+from .http import Answer, Client, Http, Request, show
+from .http_limits import Bytes
 from .incremental import Incremental
 from .inspect import FileInspector
 from .paging import NoPages, Page, Paging, State
