@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from headrace.run.restore import Point, let_go, restore
 from headrace.run.runner import open_storage
 from headrace.spec.load import load
 from headrace.store.records import RefineLog
-from tests.projects import content, day, go, headrace, make, put
+from tests.projects import content, day, go, headrace, make, put, rows
 
 PLACES = [place for place in failpoints.PLACES if place.startswith("restore")]
 
@@ -119,6 +121,75 @@ def test_killed_anywhere_a_run_finishes_it_or_it_never_was(
     assert content(root) == content(grown)
     restore(load(root), "orders", Point(epoch=1))
     assert content(root) == content(once)
+
+
+def _log_entry(root: Path, nth: int) -> Path:
+    return sorted((root / "lake/silver/orders/_delta_log").glob("*.json"))[nth]
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+HARM: dict[str, Callable[[Path], object]] = {
+    "a deleted folder": lambda root: shutil.rmtree(root / "lake/silver/orders"),
+    "deleted folders": lambda root: [
+        shutil.rmtree(root / "lake" / name) for name in ("silver", "quarantine")
+    ],
+    "a lost file": lambda root: Path(DeltaTable(str(root / "lake/silver/orders")).file_uris()[0]).unlink(),
+    "a foreign commit": lambda root: DeltaTable(str(root / "lake/silver/orders")).delete("order_id > 10"),
+    "a truncated last log entry": lambda root: _cut(_log_entry(root, -1)),
+    "a truncated first log entry": lambda root: _cut(_log_entry(root, 0)),
+    "a lost log entry": lambda root: _log_entry(root, -1).unlink(),
+    "damage to quarantine": lambda root: shutil.rmtree(root / "lake/quarantine/orders/_delta_log"),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_deviated_table_becomes_what_the_last_run_had_left(root: Path, grown: Path, harm: str) -> None:
+    HARM[harm](root)
+    if harm != "a lost file":  # which nothing reads where nothing is new
+        refused = headrace(root, "run")
+        assert refused.returncode == 1
+        assert "`headrace restore orders --from-records`" in refused.stdout + refused.stderr
+    cured = headrace(root, "restore", "orders", "--from-records")
+    assert cured.returncode == 0, cured.stderr
+    assert content(root) == content(grown)
+    assert "0 new files" in headrace(root, "run").stdout
+    checked = headrace(root, "doctor", "--verify")
+    assert checked.returncode == 0, checked.stdout
+    put(root, "3.csv", day(3))
+    assert go(root).status == "success"
+    assert len(rows(root, "silver.orders")) > len(rows(grown, "silver.orders"))
+
+
+@pytest.mark.parametrize(
+    ("place", "nth"),
+    [
+        *(("restore.planned", 1), ("restore.commit", 1), ("restore.commit", 3), ("restore.done", 1)),
+        *(("refine.planned", 1), ("sink.commit", 1), ("sink.commit", 3), ("refine.done", 1)),
+    ],
+)
+def test_a_table_that_begins_anew_is_never_left_empty(root: Path, grown: Path, place: str, nth: int) -> None:
+    _cut(_log_entry(root, -1))
+    killed = {"HEADRACE_FAILPOINTS": f"{place}=kill@{nth}"}
+    assert headrace(root, "restore", "orders", "--from-records", env=killed).returncode == -signal.SIGKILL
+    if headrace(root, "run").returncode:
+        assert headrace(root, "restore", "orders", "--from-records").returncode == 0
+    assert content(root) == content(grown)
+    assert "0 new files" in headrace(root, "run").stdout
+
+
+def test_a_table_whose_bronze_is_gone_is_not_emptied(root: Path, grown: Path) -> None:
+    for path in (root / "lake/bronze/orders").rglob("*.csv"):
+        path.unlink()
+    Path(DeltaTable(str(root / "lake/silver/orders")).file_uris()[0]).unlink()
+    before = log_of(root).epoch
+    refused = headrace(root, "restore", "orders", "--from-records")
+    assert refused.returncode == 1
+    assert "is gone from the lake" in refused.stderr
+    assert rows(root, "quarantine.orders") == rows(grown, "quarantine.orders")
+    assert log_of(root).epoch == before
 
 
 def test_what_is_not_there_is_refused_and_nothing_changes(root: Path, grown: Path) -> None:

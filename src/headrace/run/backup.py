@@ -91,6 +91,11 @@ def _copied(project: Project, storage: LocalStorage, to: Path) -> tuple[Manifest
                 raise ConfigError(
                     f"{to} holds backups of another lake: {key} differs", hint="back up to a new folder"
                 )
+            if "/_delta_log/" in key and hash_of(storage.path(key)) != known[key][1]:
+                raise ConfigError(
+                    f"{to} holds {key} as it was before the table was made anew, or damaged",
+                    hint="back up to a new folder; the old one has all moments before that",
+                )
             continue
         found[key] = copied(storage.path(key), copy)
         new.append(copy)

@@ -100,6 +100,12 @@ def _table(
     if before and before.epoch == after.epoch:
         return TableDiff(log.table, epochs, (first, last))
     store = Table(project.lake / "silver" / log.table, f"silver.{log.table}")
+    silver = f"silver.{log.table}"
+    if before and before.outputs[silver]["id"] != after.outputs[silver]["id"]:
+        raise ConfigError(
+            f"table `{log.table}` was made anew between epochs {before.epoch} and {after.epoch}",
+            hint="what it was before is lost: compare runs on one side of that",
+        )
     old, new = _at(store, first), _at(store, last)
     spec = TableSpec.model_validate(log.planned(after.epoch).spec)
     past = TableSpec.model_validate(log.planned(before.epoch).spec) if before else spec

@@ -238,7 +238,8 @@ def next_plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | Non
         done = dict(heads)
     reason = rebuild
     if last and last.fingerprint != work.fingerprint:
-        reason = reason or "the contract or table settings changed"
+        changed = "the contract or table settings changed"
+        reason = reason or (changed if last.fingerprint else "its files were lost or damaged")
     if last and not reason and work.spec.effective_mode != "replace" and (names := _replaced(work, done)):
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         reason = f"a new version of {names[0]}{more}"

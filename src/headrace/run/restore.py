@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from .. import __version__
-from ..errors import ConfigError
+from ..errors import ConfigError, Corrupt
 from ..failpoints import reach
 from ..spec.problem import suggest
 from ..spec.project import Project
@@ -23,6 +23,7 @@ from ..store.hold import release
 from ..store.records import Done, Plan, RefineLog, utc
 from ..store.storage import LocalStorage
 from .alone import alone
+from .renew import renew
 from .report import Step
 from .restored import resume, table_of
 from .runner import open_storage
@@ -67,8 +68,9 @@ def _moment(text: str) -> datetime:
 def restore(project: Project, table: str, point: Point, *, hold: bool = False, reason: str = "") -> Step:
     """Makes `table` what it was at `point`, also over commits of others; the next run replays from there.
 
-    With `hold` runs leave it there until it is released. Raises `ConfigError` if the state is not known or
-    its files are gone, `Busy` while a run is at work. Nothing is changed then.
+    With `hold` runs leave it there until it is released. The last state is computed anew from bronze where
+    its own files do not give it any more. Raises `ConfigError` if the state is not known or cannot be had,
+    `Busy` while a run is at work. Nothing is changed then.
     """
     if table not in project.config.tables:
         hint = suggest(table, project.config.tables, "tables")
@@ -77,7 +79,13 @@ def restore(project: Project, table: str, point: Point, *, hold: bool = False, r
     with alone(project.lake):
         log = RefineLog(storage, table)
         target = point.of(log)
-        plan = _planned(storage, log, target, reason or f"restore of epoch {target.epoch} by {_who()}")
+        why = reason or f"restore of epoch {target.epoch} by {_who()}"
+        try:
+            plan = _planned(storage, log, target, why)
+        except (ConfigError, Corrupt):
+            if point != Point() or hold:
+                raise
+            return renew(project, storage, log, why)
         if hold:  # first: a run must not go on from there before the hold is known
             hold_at(storage, table, plan.next, plan.reason)
         log.plan(plan)

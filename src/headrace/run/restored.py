@@ -52,6 +52,7 @@ def resume(storage: Storage, plan: Plan, log: RefineLog) -> Done:
     done = replace(
         log.finished(plan.restores),
         epoch=plan.next,
+        fingerprint=plan.fingerprint,
         outputs=results,
         ledger=asdict(Ledger()),
         by_rule={},

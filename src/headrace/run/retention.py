@@ -268,8 +268,8 @@ def adopt(project: Project, storage: LocalStorage, table: str, *, reason: str = 
     """Keeps a table's rows of expired bronze as they are, whatever has changed since; False if none is gone.
 
     The record of it says when, by whom and why. The next run computes the table from them and all of bronze
-    that is left, under the settings of now. New versions of expired files that have landed so far are added to
-    the old rows, not put in their place.
+    that is left, under the settings of now. New versions of expired files that have landed so far are added
+    to the old rows, not put in their place.
     """
     if table not in project.config.tables:
         raise ConfigError(

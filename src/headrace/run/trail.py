@@ -38,8 +38,13 @@ def check_trail(log: RefineLog, tables: Mapping[str, Table], erased: int) -> Non
     rewritten statistics in the entries before it.
     """
     floors = {name: table.checkpoint() for name, table in tables.items()}
+    ids: dict[str, str] = {}
     for done in log.back():
-        versions = {name: item["version"] for name, item in done.outputs.items() if name in floors}
+        versions = {
+            name: item["version"]
+            for name, item in done.outputs.items()
+            if name in floors and item["id"] == ids.setdefault(name, item["id"])  # else it was lost
+        }
         left = [name for name, version in versions.items() if version > floors[name]]
         if done.forgotten < erased or not left:
             return

@@ -113,6 +113,8 @@ def _table(storage: LocalStorage, table: Table, name: str, *, hashes: bool) -> V
     snapshot = table.snapshot(f"headrace:{name}")
     faults = []
     done = [item for item in RefineLog(storage, name).done if table.name in item.outputs]
+    renewed = max((item.epoch for item in done if not item.fingerprint), default=0)
+    done = [item for item in done if item.epoch >= renewed]  # before that it was a table that is lost
     since = max((item.forgotten for item in done), default=0)
     for item in done:
         if item.forgotten < since:

@@ -77,11 +77,16 @@ class Table:
         except TableNotFoundError:
             return None
         except (DeltaError, OSError, ValueError) as error:
-            raise Corrupt(
-                f"table `{self.name}`: its Delta log cannot be read: {error}",
-                hint="`headrace doctor` names the damaged file; silver can be rebuilt from bronze",
-            ) from error
+            raise self._unreadable(error) from error
         return self._handle
+
+    def _unreadable(self, error: Exception) -> Corrupt:
+        table = self.name.partition(".")[2].removesuffix("_history")
+        return Corrupt(
+            f"table `{self.name}`: its Delta log cannot be read: {str(error).splitlines()[0]}",
+            hint=f"`headrace restore {table} --from-records` computes it anew from bronze; `headrace doctor"
+            " --verify` names what is damaged",
+        )
 
     def snapshot(self, stream: str) -> Snapshot:
         """The newest version, with the epoch that `stream` has reached in it."""
@@ -93,12 +98,16 @@ class Table:
     def at(self, version: int) -> TableAt:
         """The table as it was at `version`; -1 is the empty table before the first."""
         from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
 
         if version < 0:
             return TableAt(self.name, -1, (), {})
         if self._handle is not None and self._handle.version() == version:
             return self._snapshot(self._handle, "").at
-        return self._snapshot(DeltaTable(str(self.path), version=version), "").at
+        try:
+            return self._snapshot(DeltaTable(str(self.path), version=version), "").at
+        except (DeltaError, OSError, ValueError) as error:
+            raise self._unreadable(error) from error
 
     def _snapshot(self, handle: DeltaTable, stream: str) -> Snapshot:
         meta = handle.metadata()

@@ -1,0 +1,124 @@
+"""A table whose own files are lost or damaged begins anew: from bronze, with what is left set aside."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import ConfigError, HeadraceError
+from ..failpoints import reach
+from ..spec.pipeline import TableSpec
+from ..spec.project import Project
+from ..sql import compile_table
+from ..store.base import newest
+from ..store.delta import Change, Table
+from ..store.records import LandLog, Plan, RefineLog, utc
+from ..store.storage import LocalStorage, scratch_folder
+from .accept import require
+from .origin import origin
+from .parts import lands_of, refinery
+from .portions import again
+from .refine import Refinery, inputs_of, refine
+from .report import Step, silent
+from .restored import resume, table_of
+
+ASIDE = ".damaged"
+"""The folder of the lake into which damaged tables are moved; nothing reads it."""
+
+
+def renew(project: Project, storage: LocalStorage, log: RefineLog, reason: str) -> Step:
+    """Makes all outputs of a table anew from bronze, whatever has become of their files.
+
+    An epoch makes them empty, the next one computes them; what cannot be read is moved to `.damaged`. Raises
+    `ConfigError` before anything is changed if bronze does not suffice, or a breaking change is not accepted.
+    """
+    name = log.table
+    spec = project.config.tables[name]
+    require(project, storage, [name], accepting=False)
+    lands = lands_of(spec, lambda source: LandLog(storage, project.stream(source)))
+    with (
+        scratch_folder(project.lake / ".scratch") as scratch,
+        refinery(project, name, storage, lands, scratch, silent) as work,
+    ):
+        _possible(work, log)
+        plan = _emptied(storage, log, reason)
+        log.plan(plan)
+        reach("restore.planned")
+        aside = [path for output in plan.versions if (path := _set_aside(storage, log, plan, output))]
+        resume(storage, plan, log)
+        report = refine(work, rebuild="its files were lost or damaged")
+    told = f"rows, computed anew from bronze; now epoch {report.epoch}"
+    if aside:
+        told += f"; what was damaged lies in {aside[0].parent}"
+    return Step(f"restore silver.{name}", report.ledger.inserted, 0, told)
+
+
+def _possible(work: Refinery, log: RefineLog) -> None:
+    """Raises what a rebuild would raise because bronze from which the rows came is gone or damaged."""
+    kept = again(work.spec, log, work.lands)
+    plan = replace(
+        log.planned(log.epoch),
+        mode="rebuild",
+        fingerprint=work.fingerprint,
+        inputs={source: (-1, land.epoch) for source, land in work.lands.items()},
+        base=newest(work.storage),
+        only=kept or (),
+    )
+    fixed = work.corrections.epoch if work.corrections else -1
+    inputs_of(work, origin(work, plan).objects, {}, (-1, fixed))
+
+
+def _emptied(storage: LocalStorage, log: RefineLog, reason: str) -> Plan:
+    last = log.last
+    if last is None:
+        raise ConfigError(f"table `{log.table}` has never been refined", hint="`headrace run` first")
+    return replace(
+        log.planned(last.epoch),
+        prev=last.epoch,
+        next=log.next_number(),
+        mode="restore",
+        fingerprint="",  # of no definition: the next epoch computes the table anew
+        inputs={source: (upto, upto) for source, upto in last.inputs.items()},
+        references={},
+        engine={"headrace": __version__},
+        now=utc(),
+        reason=reason,
+        writer=uuid.uuid4().hex,
+        base=newest(storage),
+        restores=last.epoch,
+        versions=dict.fromkeys(last.outputs, -1),
+    )
+
+
+def _set_aside(storage: LocalStorage, log: RefineLog, plan: Plan, output: str) -> Path | None:
+    """Puts an empty table in the place of one whose log is not the one of the records; where that is now."""
+    table = table_of(storage, output)
+    assert log.last is not None
+    if _sound(table, log.last.outputs[output]):
+        return None
+    aside: Path | None = None
+    if table.path.exists():
+        aside = storage.path(f"{ASIDE}/{plan.table}-{plan.next}/{output}")
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(table.path, aside)
+    step = compile_table(plan.table, TableSpec.model_validate(plan.spec), plan.evolved)
+    first = next(iter(step.columns))  # the others follow with the rows
+    columns = {"_file": "text"} if output.startswith("quarantine.") else {first: step.columns[first]}
+    fresh = table_of(storage, output)
+    fresh.commit(Change(fresh.snapshot(""), None, "CREATE TABLE", columns, note={"renewed": plan.next}))
+    return aside
+
+
+def _sound(table: Table, known: Mapping[str, Any]) -> bool:
+    """Whether the table's log can be gone on with: it is readable, and the one that the records know."""
+    try:
+        snapshot = table.snapshot("")
+        same = snapshot.table_id == known["id"] and snapshot.at.version >= known["version"]
+        return bool(same and table.digest(known["version"]) == known["log"])
+    except HeadraceError:
+        return False
