@@ -32,7 +32,7 @@ class Webhook(BaseModel):
     path: str = ""
     """Of the URL; default: `/<name>`."""
     idempotency_key: str | None = None
-    """The name that tells an event: `header:X-Event-Id` or `body:event.id`; default: where the scheme has it."""
+    """Where an event has its name: `header:X-Event-Id`, `body:event.id`; default: where the scheme has it."""
     headers: list[str] = Field(default_factory=list)
     """Kept with the event."""
     content_types: list[str] = Field(default_factory=lambda: list(JSON))
