@@ -24,7 +24,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs" / "sources").glob("*.md"),
+        *(ROOT / "examples").glob("*/README.md"),
+    ]
+)
 FENCE = re.compile(r"^```(\w[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECONDS = re.compile(r"\d+\.\d+ s\b")
 
@@ -59,7 +66,7 @@ YAML = [b for page in PAGES for b in _blocks(page) if b.word in ("pipeline", "co
 
 
 @pytest.mark.parametrize("page", ACTING, ids=lambda page: str(page.relative_to(ROOT)))
-def test_examples_run_as_shown(page: Path, tmp_path: Path) -> None:
+def test_examples_run_as_shown(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tools = tmp_path / ".bin"
     tools.mkdir()
     command = tools / "headrace"
@@ -79,6 +86,7 @@ def test_examples_run_as_shown(page: Path, tmp_path: Path) -> None:
         elif block.kind == "console":
             here = _console(block, here, environment)
         elif block.kind == "python":
+            monkeypatch.syspath_prepend(str(here))  # modules that the page has shown before
             code = compile(block.text, str(block), "exec")
             exec(code, {"__name__": "__example__"})
 
