@@ -331,8 +331,64 @@ def _sftp(root: str) -> Iterator[dict[str, Any]]:
         loop.close()
 
 
+@contextmanager
+def web(root: Path, *, tls: bool = False, tags: bool = True) -> Iterator[Server]:
+    """A web server over a folder: index pages, ranges, and with `tags` ETag and Last-Modified."""
+    with _served("web", root=str(root), tls=tls, tags=tags) as said:
+        yield Server(said["port"], root / "home", Path(said["certificate"]) if tls else None)
+
+
+@contextmanager
+def _web(root: str, tls: bool, tags: bool) -> Iterator[dict[str, Any]]:
+    import ssl
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    home = Path(root) / "home"
+    home.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given, directory=str(home))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def send_head(self) -> Any:
+            path = Path(self.translate_path(self.path))
+            if not path.is_file():
+                return super().send_head()
+            status, size, at = path.stat(), path.stat().st_size, 0
+            if asked := self.headers.get("Range"):
+                at = int(asked.removeprefix("bytes=").rstrip("-"))
+            self.send_response(206 if at else 200)
+            self.send_header("Content-Length", str(size - at))
+            if tags:
+                self.send_header("ETag", f'"{status.st_mtime_ns:x}-{size:x}"')
+                self.send_header("Last-Modified", self.date_time_string(int(status.st_mtime)))
+            if at:
+                self.send_header("Content-Range", f"bytes {at}-{size - 1}/{size}")
+            self.end_headers()
+            file = path.open("rb")
+            file.seek(at)
+            return file
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    public = ""
+    if tls:
+        made = certificate(Path(root))
+        public = str(made[0])
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*made)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield {"port": server.server_port, "certificate": public}
+    server.shutdown()
+
+
 if __name__ == "__main__":
-    kinds: dict[str, Any] = {"s3": _moto, "ftp": _ftp, "sftp": _sftp}
+    kinds: dict[str, Any] = {"s3": _moto, "ftp": _ftp, "sftp": _sftp, "web": _web}
     with kinds[sys.argv[1]](**json.loads(sys.argv[2])) as facts:
         print(json.dumps(facts), flush=True)
         sys.stdin.read()

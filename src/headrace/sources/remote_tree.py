@@ -31,7 +31,9 @@ class Server(Protocol):
     `FileNotFoundError` and `PermissionError` mean the path; what else goes wrong is the place's.
     """
 
-    base: str
+    @property
+    def base(self) -> str: ...
+
     lost: tuple[type[BaseException], ...]
 
     def listed(self, folder: str) -> Sequence[Item]: ...
