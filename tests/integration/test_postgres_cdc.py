@@ -248,6 +248,36 @@ def test_a_new_table_joins_a_running_stream(lake: Lake) -> None:
     assert sorted(lake.state("later")) == ["1", "2"]
 
 
+def test_a_table_that_is_dropped_and_made_anew_is_read_anew(lake: Lake) -> None:
+    lake.run()
+    lake.database.sql("drop table orders", *ORDERS, "delete from orders where id > 10")
+    lake.run()
+    same(lake)
+    lake.database.sql("insert into orders values (11, 'again', 1)")
+    lake.run()
+    same(lake)
+
+
+def test_a_quiet_database_holds_back_no_log_of_its_busy_neighbour(
+    lake: Lake, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.sources.postgres.SEGMENT", 1 << 20)
+    neighbour = postgres.database()
+    neighbour.sql("create table busy (x text)")
+    lake.run()
+    objects = len(lake.objects)
+    for _ in range(4):
+        neighbour.sql("insert into busy select repeat('b', 500) from generate_series(1, 20000)", "checkpoint")
+        lake.run()
+    assert len(lake.objects) == objects
+    retained = lake.database.sql(
+        "select pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint from pg_replication_slots "
+        "where slot_name = 'headrace_pg'"
+    )
+    assert retained[0][0] < 30_000_000  # of some 50 MB that were written
+    postgres.drop(neighbour)
+
+
 def test_an_immediate_restart_of_the_server_costs_nothing(lake: Lake, postgres: Postgres) -> None:
     lake.run()
     for round_ in range(3):
@@ -302,7 +332,6 @@ tables:
   orders:
     from: pg.orders
     keys: [id]
-    changes: {}
     contract:
       columns:
         id: {type: bigint, required: true}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from postgres_lake import ORDERS, Lake, same
-from services import Database
+from services import Database, Postgres
 
 from headrace.errors import ConfigError, Gap, TransientError
 from headrace.sources.postgres import Postgres as Source
@@ -62,6 +63,35 @@ def test_a_slot_invalidated_by_the_server_stops_loudly(lake: Lake) -> None:
         admin.sql("alter system reset max_slot_wal_keep_size", "select pg_reload_conf()")
     lake.run(restart=1)
     same(lake)
+
+
+def test_a_server_that_was_restored_to_an_earlier_state_stops_loudly(lake: Lake, postgres: Postgres) -> None:
+    lake.run()
+    if postgres.folder is None:
+        pytest.skip("HEADRACE_TEST_POSTGRES is somebody else's server: it cannot be restored")
+    postgres.stop("fast")
+    data = postgres.folder / "data"
+    (data / "recovery.signal").touch()
+    with (data / "postgresql.conf").open("a") as out:
+        out.write("restore_command = '/bin/false'\n")
+    postgres.start()  # ends its recovery at once, on a new timeline
+    until = time.monotonic() + 30
+    while lake.database.sql("select pg_is_in_recovery()") == [(True,)]:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    lake.database.sql("insert into orders values (501, 'on timeline 2', 1)")
+    assert lake.position is not None
+    timeline = lake.position["timeline"]
+    lake.run()
+    same(lake)
+    assert lake.position["timeline"] > timeline
+    split = int(lake.position["lsn"], 16)
+    lake.database.sql("insert into orders select n, 'more', 1 from generate_series(1000, 2000) n")
+    ahead = {**lake.position, "timeline": timeline, "lsn": f"{split + 16:016X}"}  # as of a lost timeline
+    for position in (ahead, {**ahead, "lsn": "00000FFF00000000"}):
+        lake.position = position
+        with pytest.raises(Gap, match="restored or failed over"):
+            lake.run()
 
 
 def test_somebody_elses_slot_is_left_alone(lake: Lake) -> None:

@@ -20,7 +20,7 @@ from ..core import Batch, Position, Reading
 from ..errors import ConfigError, Gap
 from .postgres_full import read_full
 from .postgres_server import Connection, Server, lsn, lsn_text
-from .postgres_slot import check_publication, check_slot, check_tables, find_slot, make_slot
+from .postgres_slot import check_publication, check_slot, check_tables, check_timeline, find_slot, make_slot
 from .postgres_snapshot import (
     consistent_snapshot,
     gone_file,
@@ -196,7 +196,7 @@ class Postgres(BaseModel):
                 hint=f"if nobody reads it: SELECT pg_drop_replication_slot('{self.slot_name}'); "
                 "otherwise give this source another name for its own: `slot: …`",
             )
-        system, now = _system(server, con)
+        system, _, now = _system(server, con)
         if old and now < int(str(old.get("lsn") or "0"), 16):
             raise ConfigError(
                 f"source {self.name}: the server's log is at {lsn_text(now)}, behind what has landed",
@@ -213,7 +213,7 @@ class Postgres(BaseModel):
         self, server: Server, con: Connection, position: dict[str, Any], tables: Mapping[str, Table]
     ) -> dict[str, Any]:
         """The position with a slot that has everything from it on, and a state for each table."""
-        system, _ = _system(server, con)
+        system, timeline, now = _system(server, con)
         if position["system"] != system:
             raise Gap(
                 f"source {self.name}: this is another server (system {system}, not {position['system']})",
@@ -231,9 +231,12 @@ class Postgres(BaseModel):
                 server.rows(con, "select pg_drop_replication_slot(%s)", [self.slot_name])
                 slot = None
             at = make_slot(server, con, self.slot_name) if slot is None else slot.confirmed
-            position = {**position, "made": True, "lsn": f"{at:016X}"}
+            position = {**position, "made": True, "lsn": f"{at:016X}", "timeline": timeline}
         else:
-            check_slot(slot, self.slot_name, con.info.dbname, int(position["lsn"], 16))
+            at = int(position["lsn"], 16)
+            check_slot(slot, self.slot_name, con.info.dbname, at)
+            check_timeline(server, position["timeline"], timeline if now >= at else -1, at)
+            position = {**position, "timeline": timeline}
         states = dict(position["tables"])
         for full, table in tables.items():
             state = states.get(full)
@@ -281,7 +284,7 @@ class Postgres(BaseModel):
     ) -> Iterator[Batch | None]:  # fmt: skip
         """The stream up to now, or on and on; an LSN is confirmed when what lies before it is durable."""
         at = int(position["lsn"], 16)
-        _, now = _system(server, con)
+        now = _system(server, con)[-1]
         if not follow and now <= at:
             return
         by_oid = {table.oid: table for table in tables.values()}
@@ -310,15 +313,17 @@ class Postgres(BaseModel):
             note("ignored", self.slot_name, message)
 
 
-def _system(server: Server, con: Connection) -> tuple[str, int]:
-    """The server's identity, and how far its log is on disk."""
-    system, now = server.rows(
+def _system(server: Server, con: Connection) -> tuple[str, int, int]:
+    """The server's identity, its timeline, and how far its log is on disk."""
+    system, timeline, now = server.rows(
         con,
         "select (select system_identifier::text from pg_control_system()), "
+        "case when pg_is_in_recovery() then (select to_hex(timeline_id) from pg_control_checkpoint()) "
+        "else left(pg_walfile_name(pg_current_wal_lsn()), 8) end, "
         "(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() "
         "else pg_current_wal_flush_lsn() end)::text",
     )[0]
-    return str(system), lsn(now)
+    return str(system), int(timeline, 16), lsn(now)
 
 
 def _types(server: Server, con: Connection) -> Callable[[Sequence[int]], Mapping[int, str]]:

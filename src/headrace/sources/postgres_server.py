@@ -89,6 +89,8 @@ class Server:
         }
         if replication:
             params["replication"] = "database"
+            # A batch may take long to land, and the reader is silent meanwhile.
+            params["options"] += " -c wal_sender_timeout=600000"
         with self.talking("connect"):
             return psycopg.connect(make_conninfo("", **params), autocommit=True)
 

@@ -160,6 +160,28 @@ def check_slot(slot: Slot | None, name: str, database: str, at: int) -> None:
         )
 
 
+def check_timeline(server: Server, old: int, new: int, at: int) -> None:
+    """Raises `Gap` if the server left timeline `old` before LSN `at`: what landed since never happened.
+
+    `new` is -1 where the server's log is not even that far.
+    """
+    if old == new:
+        return
+    content = ""
+    if new > 0:
+        with server.connect(replication=True) as con:
+            content = server.command(con, f"TIMELINE_HISTORY {new}")[0][1] or ""
+    for line in content.splitlines():
+        number, _, rest = line.partition("\t")
+        if number.strip() == str(old) and lsn(rest.split("\t")[0]) >= at:
+            return
+    raise Gap(
+        f"source {server.name}: the server was restored or failed over to a state before {lsn_text(at)}, "
+        "up to which changes have landed",
+        hint="what was lost there stays in bronze; to take the server as it is now, raise `restart:` by one",
+    )
+
+
 def open_transaction(server: Server, con: Connection, error: TransientError) -> TransientError:
     """The error with what is being waited for: a slot begins when all transactions before it have ended."""
     found = server.rows(con, _LONGEST)

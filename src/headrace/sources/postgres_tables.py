@@ -106,6 +106,11 @@ def find_tables(server: Server, con: Connection, patterns: Sequence[str], kinds:
             oid, schema, name, kind, identity, persistence == "p", tuple(columns), frozenset(generated),
             tuple(primary), readable, index,
         )  # fmt: skip
+        if table.full in known:
+            raise ConfigError(
+                f"source {server.name}: two tables are called {table.full}: their names hold dots",
+                hint="rename one of them, or its schema",
+            )
         known[table.full] = table
     found: dict[str, Table] = {}
     for pattern in patterns:
