@@ -69,7 +69,7 @@ def test_years_of_changes_end_as_the_last_snapshot(
         events = [json.loads(line) for line in file]
     last = rows_of(folder / f"{table}_snapshot_last.csv.gz")
     (tmp_path / "data").mkdir()
-    columns = {name: {} for name in last[0]}
+    columns: dict[str, dict[str, str]] = {name: {} for name in last[0]}
     text = PIPELINE.format(envelope=envelope, table=table, columns=json.dumps(columns))
     (tmp_path / "pipeline.yml").write_text(text)
     # the changes of the first third land before the rows that they change

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from headrace.core import RawInput
 from headrace.engines.duckdb import DuckEngine
 from tests.changes import Event, Lake, shown, step_of
 
@@ -105,3 +110,156 @@ def test_a_truncation_reaches_all_that_is_older(orders: Lake) -> None:
     # one that is older still does not rise again, though it comes later
     orders.land([full(2, "u", 5), full(3, "u", 1)])
     assert shown(orders, "id", "qty") == [(2, 5), (3, 1)]
+
+
+# any history of a table, landed in any way ---------------------------------------------------------------
+
+
+@dataclass
+class Database:
+    """A table at the source, and what its log and its snapshots tell of it."""
+
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    log: list[Event] = field(default_factory=list)
+    snapshots: list[list[Event]] = field(default_factory=list)
+
+    def do(self, what: str, id: int, qty: int) -> None:
+        at, old = f"{2 * len(self.log) + 2:016X}/0000000001", self.rows.get(id)
+        if what == "snapshot":
+            position = f"{2 * len(self.log) + 1:016X}/0000000000"
+            self.snapshots.append([Event("r", position, {"id": i, **row}) for i, row in self.rows.items()])
+        elif what == "truncate":
+            self.rows.clear()
+            self.log.append(Event("t", at, {"id": None}))
+        elif what == "delete" and old:
+            del self.rows[id]
+            self.log.append(Event("d", at, {"id": id}))
+        elif what == "touch" and old:
+            old["qty"] = qty
+            self.log.append(Event("u", at, {"id": id, "qty": qty}, ["note"]))
+        elif what == "write":
+            self.rows[id] = {"qty": qty, "note": f"note {len(self.log)}"}
+            self.log.append(Event("u" if old else "c", at, {"id": id, **self.rows[id]}))
+
+
+def expected(events: Sequence[Event]) -> dict[int, tuple[Any, ...]]:
+    """Key → (sequence, op, qty, note) of its newest change that is good, if that is no end of it."""
+    found: dict[int, tuple[Any, ...]] = {}
+    for id in {e.values["id"] for e in events if e.op != "t"}:
+        own = sorted(
+            (e for e in events if e.values["id"] == id or e.op == "t"), key=lambda e: str(e.sequence)
+        )
+        note: tuple[Any, bool] = (None, False)
+        for event in own:
+            if event.op in "dt":
+                note = (None, False)
+                found.pop(id, None)
+                continue
+            good = event.values["qty"] >= 0
+            if not event.unchanged:
+                note = (event.values["note"], good)
+            if good and note[1]:
+                found[id] = (event.sequence, event.op, event.values["qty"], note[0])
+    return found
+
+
+WHAT = st.sampled_from(["write", "write", "write", "touch", "touch", "delete", "snapshot", "truncate"])
+DEEDS = st.lists(st.tuples(WHAT, st.integers(1, 3), st.integers(-1, 3)), min_size=1, max_size=14)
+PLAIN = """
+from: pg.t
+keys: [id]
+history: true
+changes: {}
+contract: {columns: {id: {type: integer}, qty: {type: integer, min: 0}, note: {}}}
+"""
+
+
+def landings(database: Database, draw: Any, *, ordered: bool) -> list[list[Event]]:
+    """The log in its order, cut anywhere; snapshots anywhere among it."""
+    cuts = draw(st.lists(st.integers(0, len(database.log)), max_size=3).map(sorted))
+    batches = [database.log[a:b] for a, b in zip([0, *cuts], [*cuts, len(database.log)], strict=True)]
+    for snapshot in database.snapshots:
+        if ordered:
+            first = snapshot[0].sequence if snapshot else ""
+            at = sum(1 for batch in batches if batch and str(batch[-1].sequence) < str(first))
+            batches.insert(at, snapshot)
+            continue
+        for row in snapshot:
+            batches[draw(st.integers(0, len(batches) - 1))] += [row]
+    if not ordered:
+        batches = [draw(st.permutations(batch)) for batch in batches]
+    return [batch for batch in batches if batch]
+
+
+SLOW = settings(
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@SLOW
+@given(deeds=DEEDS, data=st.data())
+def test_any_landing_of_any_history_gives_what_the_newest_changes_say(
+    engine: DuckEngine, tmp_path: Path, deeds: list[tuple[str, int, int]], data: st.DataObject
+) -> None:
+    database = Database()
+    for deed in deeds:
+        database.do(*deed)
+    events = [*database.log, *(row for snapshot in database.snapshots for row in snapshot)]
+    text = data.draw(st.sampled_from([PLAIN, PLAIN.replace("history: true", "")]))
+    lake = Lake(engine, step_of(text), Path(tempfile.mkdtemp(dir=tmp_path)))
+    for batch in landings(database, data.draw, ordered=False):
+        lake.land([event.line() for event in batch])
+    found = {row[0]: row[1:] for row in shown(lake, "id", "_sequence", "_op", "qty", "note")}
+    assert found == expected(events)
+    # the same changes once more, in whatever batches: nothing moves
+    before = lake.content()
+    for batch in landings(database, data.draw, ordered=False)[:1]:
+        ledger = lake.land([event.line() for event in batch])
+        assert not {"inserted", "updated"} & set(ledger)
+    assert [line for line in lake.content() if "silver" in line] == [
+        line for line in before if "silver" in line
+    ]
+
+
+@SLOW
+@given(deeds=DEEDS, data=st.data())
+def test_batches_do_not_matter_and_a_rebuild_gives_the_same(
+    engine: DuckEngine, tmp_path: Path, deeds: list[tuple[str, int, int]], data: st.DataObject
+) -> None:
+    database = Database()
+    for deed in deeds:
+        database.do(*deed)
+    batches = landings(database, data.draw, ordered=True)
+    if not batches:
+        return
+    lake = Lake(engine, step_of(PLAIN), Path(tempfile.mkdtemp(dir=tmp_path)))
+    for batch in batches:
+        lake.land([event.line() for event in batch])
+    by_batches = lake.content()
+    lake.refine([RawInput("s", [file for raw in lake.raw for file in raw.files])], rebuild=True)
+    assert lake.content() == by_batches
+
+
+@SLOW
+@given(deeds=DEEDS.map(lambda ds: [(w, i, abs(q)) for w, i, q in ds if w != "touch"]), data=st.data())
+def test_soft_deletes_show_the_last_values_whatever_landed_first(
+    engine: DuckEngine, tmp_path: Path, deeds: list[tuple[str, int, int]], data: st.DataObject
+) -> None:
+    database = Database()
+    last: dict[int, tuple[Any, ...]] = {}
+    for deed in deeds:
+        before = {id: dict(row) for id, row in database.rows.items()}
+        database.do(*deed)
+        for id, row in before.items():
+            if id not in database.rows:
+                last[id] = (True, row["qty"], row["note"])
+    last |= {id: (False, row["qty"], row["note"]) for id, row in database.rows.items()}
+    lake = Lake(
+        engine, step_of(PLAIN.replace("{}", "{deletes: soft}", 1)), Path(tempfile.mkdtemp(dir=tmp_path))
+    )
+    for batch in landings(database, data.draw, ordered=False):
+        lake.land([event.line() for event in batch])
+    rows = {
+        row["id"]: (row["_deleted"], row["qty"], row["note"]) for row in lake.rows() if row["id"] is not None
+    }
+    assert rows == last

@@ -9,7 +9,8 @@ from typing import Any, Literal, cast
 
 from ..core import TableAt
 
-AUDIT = ("_source", "_file", "_line", "_ingested_at", "_epoch", "_deleted")
+AUDIT = ("_source", "_file", "_line", "_ingested_at", "_epoch", "_deleted", "_op", "_sequence", "_committed")
+"""Where a row comes from, and which change made it: not what it says."""
 FILES = 10
 _NUMBERS = ("integer", "bigint", "double", "decimal")
 

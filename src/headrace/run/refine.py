@@ -416,11 +416,8 @@ def parts_of(step: TableStep, outcome: Outcome, mode: Mode) -> list[tuple[Write,
         ),
     ]
     if step.history:
-        unique: tuple[str, ...] = tuple(step.columns)
-        order: tuple[str, ...] = ()
-        if step.spec.changes:
-            unique, order = (*step.keys, *step.sequence), step.sequence
-        write = Write(f"{silver}_history", "replace" if rebuild else "merge", unique, order)
+        order = step.sequence if step.spec.changes else ()
+        write = Write(f"{silver}_history", "replace" if rebuild else "merge", step.versions, order)
         parts.append((write, outcome.frames["history"]))
     return parts
 

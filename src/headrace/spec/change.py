@@ -184,6 +184,7 @@ _SETTINGS: Mapping[str, str] = {
     "latest_by": "another version of a key may win",
     "effective_mode": "rows are put together in another way",
     "delete_when": "other rows are deleted",
+    "changes": "rows are changes in another way: which one is newest, or what a delete leaves",
     "steps": "what code does to rows cannot be told from here",
 }
 

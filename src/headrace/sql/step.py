@@ -74,6 +74,11 @@ class TableStep:
         return ({"_deleted": "boolean"} if self.deletes else {}) | (CHANGED if self.spec.changes else {})
 
     @property
+    def versions(self) -> tuple[str, ...]:
+        """Columns that tell two versions of a key apart: all that a row says, or which change made it."""
+        return (*self.keys, *self.sequence) if self.spec.changes else tuple(self.columns)
+
+    @property
     def blanks(self) -> tuple[str, ...]:
         """Columns of which a deleted row keeps nothing."""
         changes = self.spec.changes
