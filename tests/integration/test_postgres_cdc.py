@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from postgres_lake import ORDERS, Lake, lsn, same, slot
-from projects import go
+from projects import go, headrace
 from services import Database, Postgres
 
 from headrace.core import Batch
@@ -351,3 +351,63 @@ tables:
     assert (ledger.read, ledger.inserted, ledger.deleted, ledger.quarantined) == (3, 1, 1, 1)
     third = go(tmp_path)
     assert third.sources[0].new_files == 0
+
+
+def test_a_publication_with_a_filter_and_a_column_list_is_followed_as_it_is(lake: Lake) -> None:
+    if lake.database.sql("select current_setting('server_version_num')::int >= 150000") == [(False,)]:
+        pytest.skip("PostgreSQL below 15 has neither filters nor column lists")
+    lake.database.sql("create publication part for table orders (id, what) where (id <= 10)")
+    lake.settings["publication"] = "part"
+    lake.run()
+    lake.database.sql(
+        "insert into orders values (-1, 'in', 7), (500, 'out', 7)", "delete from orders where id = 2"
+    )
+    lake.run()
+    assert sorted(map(int, lake.state())) == [-1, 1, *range(3, 11)]
+    assert not [event for event in lake.events["orders"] if "price" in event]
+
+
+def test_no_password_is_in_anything_that_is_written(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = "hunter2-canary"
+    monkeypatch.setenv("PG_DSN", lake.database.dsn.replace("postgres@", f"postgres:{canary}@"))
+    (tmp_path / "pipeline.yml").write_text(
+        """
+name: shop
+sources:
+  pg: {type: postgres, dsn: "${PG_DSN}", tables: [orders]}
+tables:
+  orders: {from: pg.orders, keys: [id], contract: {columns: {id: {type: bigint}}}}
+"""
+    )
+    report = go(tmp_path)
+    assert report.tables[0].ledger.read == 100
+    monkeypatch.setenv("PG_DSN", f"postgresql://postgres:{canary}@127.0.0.1:1/none")
+    failed = headrace(tmp_path, "run")
+    assert failed.returncode != 0
+    assert "Connection refused" in failed.stdout + failed.stderr
+    assert canary not in failed.stdout + failed.stderr + repr(report)
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or canary.encode() not in path.read_bytes(), path
+
+
+def test_a_plan_does_not_read_the_log(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PG_DSN", lake.database.dsn)
+    (tmp_path / "pipeline.yml").write_text(
+        """
+name: shop
+sources:
+  pg: {type: postgres, dsn: "${PG_DSN}", tables: [orders]}
+tables:
+  orders: {from: pg.orders, keys: [id], contract: {columns: {id: {type: bigint}}}}
+"""
+    )
+    for _ in range(2):
+        planned = headrace(tmp_path, "plan")
+        assert planned.returncode == 0, planned.stderr
+        go(tmp_path)
+        lake.database.sql("update orders set what = 'x'")
+    assert lake.database.sql("select count(*) from pg_replication_slots where slot_name = 'headrace_pg'") == [
+        (1,)
+    ]
