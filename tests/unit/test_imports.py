@@ -30,12 +30,12 @@ ALLOWED_SIBLINGS = {("sql", "spec"), ("run", "observe"), ("run", "security"), ("
 also call as a library. Nothing else crosses a layer sideways."""
 
 DRIVERS = {
-    "duckdb": ("engines",),
+    "duckdb": ("engines", "sources/sql_rows"),
     "_duckdb": ("engines",),
     "deltalake": ("store/delta", "sinks"),
     "arro3": ("store/delta", "sources", "sinks"),
     "sqlglot": ("sql",),
-    "sqlalchemy": ("catalog",),
+    "sqlalchemy": ("catalog", "sources/sql_rows"),
     "alembic": ("catalog",),
     "dbt": ("gold",),
     "cryptography": ("store", "engines/duckdb/masks"),
