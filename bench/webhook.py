@@ -101,9 +101,7 @@ def main() -> None:
         kept = con.execute("SELECT count(*) FROM events").fetchone()[0]
         con.close()
     assert kept == asked.events, f"{kept} events are in the spool"
-    print(
-        f"{asked.events:,} events of {asked.body} bytes from {asked.senders} senders, all of them in the spool"
-    )
+    print(f"{asked.events:,} events of {asked.body} bytes, {asked.senders} senders; all are in the spool")
     print(f"acknowledged  {asked.events / seconds:,.0f}/s   (one sync each would allow {1 / cost:,.0f}/s)")
     for share in (50, 95, 99):
         print(f"p{share}           {waits[len(waits) * share // 100 - 1] * 1000:.1f} ms")

@@ -309,6 +309,35 @@ def test_a_changed_record_in_the_overlap_is_news(server: Server) -> None:
     assert reader.records()[-1]["state"] == "paid"
 
 
+@pytest.mark.parametrize("stray", ["2999-12-31T00:00:00Z", "n/a", "", None, 9999999999])
+def test_a_stray_value_hides_nothing_that_comes_later(server: Server, stray: Any) -> None:
+    data = [*rows(5), {"id": 77, "at": stray}]
+    server.answer = lambda _: Reply(body={"items": data})
+    reader = Reader(lambda: source(server, records="items", incremental=INCREMENTAL))
+    reader.read()
+    assert 77 in reader.ids()
+    reader.read()
+    assert server.got[-1].query["since"] == "2025-12-31T23:59:54Z"
+    notes = [message for _, _, message in reader.ledger.notes]
+    assert any("yet to come" in message for message in notes) == (str(stray)[:4] in ("2999", "9999"))
+
+
+@pytest.mark.parametrize(
+    ("value", "since"),
+    [
+        (1767225600, "1767225590"),
+        (1767225600123, "1767225590123"),
+        (4711, "4711"),
+        ("2026-01-02", "2026-01-01"),
+    ],
+)
+def test_values_of_other_kinds(server: Server, value: Any, since: str) -> None:
+    server.answer = lambda _: Reply(body=[{"id": 1, "at": value}])
+    reader = Reader(lambda: source(server, incremental=INCREMENTAL))
+    assert [reader.read(), reader.read()] == [1, 0]
+    assert server.got[-1].query["since"] == since
+
+
 def test_a_position_stays_small_with_a_million_ties(server: Server) -> None:
     Api(server, [{"id": n, "at": "2026-01-01"} for n in range(3000)], size=5000)
     reader = Reader(lambda: source(server, records="items", incremental=INCREMENTAL))

@@ -16,7 +16,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from ..errors import DataError
 from .paging import value_at
 
 MOST_HASHES = 1000
@@ -56,14 +55,16 @@ class Incremental(BaseModel):
         '2026-02-28T23:57:00Z'
         >>> Incremental(param="min_id", field="id", overlap="10").lowered("1000")
         '990'
+        >>> Incremental(param="since", field="at", overlap="1m").lowered("1767225600")
+        '1767225540'
         """
         amount, unit = _span(self.overlap)
+        seconds = float(amount) * _SECONDS[unit or "s"]
         if (number := _number(high)) is not None:
-            return str(number - (0 if unit else amount))
+            return str(number - (amount if unit is None else int(seconds * _ticks(number))))
         when = _time(high)
         if when is None:
             return high  # of other texts nothing can be taken away: ties alone are read again
-        seconds = float(amount) * _SECONDS[unit or "s"]
         if len(high) == 10:
             return (when - timedelta(days=-(-seconds // 86400))).date().isoformat()
         text = (when - timedelta(seconds=seconds)).isoformat(sep=high[10], timespec=_grain(high))
@@ -92,8 +93,10 @@ class Watermark:
     seen: dict[str, str] = field(default_factory=dict)
     """Hash → value."""
     lost: bool = False
+    odd: int = 0
+    """Records of a time that is yet to come: they land, and move nothing."""
 
-    def take(self, records: Sequence[Any], where: str) -> bool:
+    def take(self, records: Sequence[Any]) -> bool:
         """Notes the records of a page; whether any of them is news."""
         news = False
         for record in records:
@@ -102,43 +105,62 @@ class Watermark:
             found = value_at(record, self.incremental.field)
             if found is None or isinstance(found, (bool, dict, list)):
                 continue
-            value = str(found)
-            if self.high is None or order(value, where) > order(self.high, where):
+            value = str(found).strip()
+            if not value:
+                continue
+            if _is_ahead(value):
+                self.odd += 1  # it would hide all that comes until then
+            elif self.high is None or order(value) > order(self.high):
                 self.high = value
             self.seen[digest] = value
         if len(self.seen) > _CANDIDATES:
-            self._prune(where)
+            self._prune()
         return news
 
-    def recent(self, where: str) -> list[str] | None:
+    def recent(self) -> list[str] | None:
         """Hashes of what the next sweep will meet again, if they are few."""
-        self._prune(where)
+        self._prune()
         return None if self.lost or len(self.seen) > self.most else sorted(self.seen)
 
-    def _prune(self, where: str) -> None:
+    def _prune(self) -> None:
         if self.high is None:
             return
-        bound = order(self.incremental.lowered(self.high), where)
-        self.seen = {digest: value for digest, value in self.seen.items() if order(value, where) >= bound}
+        bound = order(self.incremental.lowered(self.high))
+        self.seen = {digest: value for digest, value in self.seen.items() if order(value) >= bound}
         if len(self.seen) > _CANDIDATES:
             self.seen, self.lost = {}, True
 
 
-def order(value: str, where: str) -> tuple[str, Any]:
+def order(value: str) -> tuple[int, Any]:
     """A key that sorts numbers as numbers, times as instants (UTC where no zone is given), texts as texts.
 
-    >>> order("9", "") < order("10", ""), order("2026-01-01T01:00:00+02:00", "") < order("2026-01-01", "")
+    Times are above numbers and numbers above texts, so that a stray value does not pass for the greatest.
+
+    >>> order("9") < order("10"), order("2026-01-01T01:00:00+02:00") < order("2026-01-01")
     (True, True)
+    >>> order("n/a") < order("7") < order("2026-01-01")
+    True
     """
     number = _number(value)
     if number is not None:
-        return ("number", number)
+        return (1, number)
     when = _time(value)
-    if when is not None:
-        return ("time", when)
-    if not value.strip():
-        raise DataError(f"{where}: a record's value of the incremental field is blank")
-    return ("text", value)
+    return (0, value) if when is None else (2, when)
+
+
+def _is_ahead(value: str) -> bool:
+    """Whether a time is more than a day in the future: clocks differ, but not by that much."""
+    limit = datetime.now(UTC) + timedelta(days=1)
+    number = _number(value)
+    if number is not None:
+        return _ticks(number) > 0 and number > Decimal(limit.timestamp()) * _ticks(number)
+    when = _time(value)
+    return when is not None and when > limit
+
+
+def _ticks(number: Decimal) -> int:
+    """How many to a second, if the number is one of epoch seconds or milliseconds of this century; else 0."""
+    return 1 if 10**9 <= number < 10**10 else 1000 if 10**12 <= number < 10**13 else 0
 
 
 def fingerprint(record: Any) -> str:

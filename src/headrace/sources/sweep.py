@@ -115,9 +115,7 @@ class _Pass:
         """Notes a page, and holds its bytes if they are to land."""
         work, place = self.work, self.place
         self._check(page)
-        news = (
-            self.mark.take(page.records, work.where) if self.mark else bool(page.records) or place.pages == 0
-        )
+        news = self.mark.take(page.records) if self.mark else bool(page.records) or place.pages == 0
         pages = place.pages
         if news:
             if self.last and not self._as_before(pages, page):
@@ -161,7 +159,7 @@ class _Pass:
         self.landed += len(files)
         self.since = time.monotonic()
         if self.mark:
-            recent = self.mark.recent(self.work.where)
+            recent = self.mark.recent()
             kept = {"recent": recent} if self.place.at is None else {**self.place.hashes, "recent": recent}
             self.place = replace(self.place, hashes=kept)
         return files, self.place.json()
@@ -200,6 +198,10 @@ def sweep(
                 f"{work.where}: records went while it was read, {RESTARTS + 1} times in a row",
                 hint="read it when it is quieter, or by `cursor` pages if the API has them",
             )
+        if run.mark and run.mark.odd and (note := getattr(ctx, "note", None)):
+            field = run.mark.incremental.field
+            message = f"{work.where}: {run.mark.odd} records have a `{field}` that is yet to come"
+            note("ignored", work.table, f"{message}; they land, but do not move what is asked for next")
         same = run.last is not None and run.place.pages == run.last.pages
         if not same and (run.held or run.landed or resumed):
             yield run.flush()
