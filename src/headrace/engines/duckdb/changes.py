@@ -160,8 +160,9 @@ class Settling:
                 f"0 AS _rank FROM ({rows}) q "
                 f"JOIN (SELECT *, {key_sql(step.keys)} AS k FROM needy) n ON n.k = q._key"
             )
+        # A snapshot's rows have the sequence of the truncation that ends what it did not find: they stay.
         parts += [
-            f"SELECT NULL::BIGINT AS _id, {keys}, t._sequence, {self._said()}, {unknown}, 3 AS _rank "
+            f"SELECT NULL::BIGINT AS _id, {keys}, t._sequence, {self._said()}, {unknown}, -1 AS _rank "
             f"FROM needy n, ({sql}) t"
             for sql in truncations(step, self.staged.relation, self.target)
         ]
