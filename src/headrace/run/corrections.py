@@ -14,7 +14,7 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ..spec.problem import suggest
 from ..spec.project import Project
 from ..sql import TableStep, compile_table
 from ..sql.fix import MASK, BadRows, Fix, Proposal, Sample, compile_fix
-from ..store.records import LandLog, RefineLog, utc
+from ..store.records import Done, LandLog, RefineLog, utc
 from ..store.storage import LocalStorage, scratch_folder
 from .corrected import corrections_of
 from .parts import lands_of, refinery
@@ -176,16 +176,44 @@ def _bench(project: Project, table: str) -> Iterator[_Bench]:
     if last is None:
         raise ConfigError(f"table `{table}` has never been refined", hint="`headrace run` first")
     lands = lands_of(spec, lambda source: LandLog(storage, project.stream(source)))
-    landed = {(source, item.name): item for source, land in lands.items() for item in land.newest().values()}
     with (
         _scratch(project.lake) as scratch,
         refinery(project, table, storage, lands, scratch, silent) as work,
     ):
-        assert work.corrections is not None
-        earlier = corrections_of(work) or RawInput(work.corrections.stream, [])
-        quarantine = work.sink.table(f"quarantine.{table}").snapshot("").at
-        step = compile_table(table, spec, last.evolved)
-        yield _Bench(work, step, work.corrections, BadRows(quarantine, earlier, last.corrections, landed))
+        yield _at_work(work, last)
+
+
+def _at_work(work: Refinery, last: Done) -> _Bench:
+    assert work.corrections is not None
+    lands = work.lands.items()
+    landed = {(source, item.name): item for source, land in lands for item in land.newest().values()}
+    earlier = corrections_of(work) or RawInput(work.corrections.stream, [])
+    quarantine = work.sink.table(f"quarantine.{work.name}").snapshot("").at
+    step = compile_table(work.name, work.spec, last.evolved)
+    return _Bench(work, step, work.corrections, BadRows(quarantine, earlier, last.corrections, landed))
+
+
+def arrived(work: Refinery, last: Done, rule: str, reason: str, *, dry_run: bool = False) -> int:
+    """Replays the rows in quarantine that broke `rule` and would pass all rules now; how many they are.
+
+    Rows that would not pass stay where they are, and none goes that is under way already.
+    """
+    bench = _at_work(work, last)
+    if bench.bad.quarantine.version < 0:
+        return 0
+    now, out = utc(), work.scratch / f"{uuid.uuid4().hex}.jsonl"
+    note = {"by": "headrace", "at": now, "reason": reason, "how": "replay"}
+    work.scratch.mkdir(parents=True, exist_ok=True)
+    found: Proposal = bench.engine.propose(bench.step, bench.bad, Fix(rule), out, note, now=now)
+    if not found.rows:
+        return 0
+    _, bad = _foreseen(bench, out, found.longest, now)
+    good = found.rows - bad
+    if good and not dry_run:
+        passed = out.with_suffix(".passed.jsonl")
+        bench.engine.passed(RawInput("corrections", [(0, _proposed(out, found.longest), out)]), passed)
+        _commit(bench, passed, replace(found, rows=good), note)
+    return good
 
 
 @contextmanager
@@ -217,13 +245,17 @@ def _land(
     )
 
 
+def _proposed(out: Path, longest: int) -> Landed:
+    """The file of corrections as if it had landed."""
+    return Landed(out.name, out.name, out.stat().st_size, "", None, {"longest": longest})
+
+
 def _foreseen(bench: _Bench, out: Path, longest: int, now: str) -> tuple[Mapping[str, int], int]:
     """The verdicts that the corrected rows would get, by the rules as they are."""
     work, step = bench.work, bench.step
-    item = Landed(out.name, out.name, out.stat().st_size, "", None, {"longest": longest})
     inputs: dict[str, Any] = {
         "raw": [],
-        "corrections": RawInput("corrections", [(0, item, out)]),
+        "corrections": RawInput("corrections", [(0, _proposed(out, longest), out)]),
         "quarantine": bench.bad.quarantine,
         "target": None,
     }

@@ -187,6 +187,10 @@ def _refine(plant: Plant, name: str) -> TableReport:
         plant.engines[name] = work.engine
         try:
             work = replace(work, run_id=plant.run_ids[0])
+            if not plant.only and name not in plant.rebuild:
+                from .late import take_up  # which knows of corrections, and they of runs
+
+                take_up(work)
             return refine(
                 work, rebuild="asked for" if name in plant.rebuild else None, only=plant.only.get(name, ())
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core import RawInput, TableAt
@@ -122,6 +123,20 @@ def history(session: Session, given: RawInput, live: Mapping[tuple[str, str], st
         f"(PARTITION BY {partition} ORDER BY c.number DESC) = 1 AS newest FROM {lines} c "
         f"LEFT JOIN {known} k ON k.s = c._source AND k.f = c._file) GROUP BY number ORDER BY number"
     ).fetchall()
+
+
+def passed(session: Session, given: RawInput, out: Path) -> int:
+    """Writes the corrections to `out` whose rows are not in the quarantine of this refinement; how many."""
+    con, table = session.con, fresh("passed")
+    lines = f"SELECT * EXCLUDE (number) FROM ({lines_sql(given)})"
+    bad = f"SELECT 1 FROM quarantine q WHERE {same_origin('q', 'c')}"
+    con.execute(f"CREATE TEMP TABLE {table} AS SELECT * FROM ({lines}) c WHERE NOT EXISTS ({bad})")
+    stamp = "strftime(_ingested_at, '%Y-%m-%dT%H:%M:%S.%fZ') AS _ingested_at"
+    con.execute(
+        f"COPY (SELECT * REPLACE ({stamp}) FROM {table} ORDER BY _source, _file, _line) "
+        f"TO {text(str(out))} (FORMAT json)"
+    )
+    return count(con, table)
 
 
 def correct(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ...core import DataFile, Frame, Input, Outcome, RawInput, Rewrite, TableAt, Write
 from ...errors import SystemFault
 from .budget import budget
-from .corrections import history, strays
+from .corrections import history, passed, strays
 from .erase import erase
 from .frame import Session
 from .refine import refine
@@ -175,6 +175,10 @@ class DuckEngine:
         from .propose import export
 
         return export(self.session, step, bad, rule, out, hidden)
+
+    def passed(self, given: RawInput, out: Path) -> int:
+        """Writes those of `given` to `out` that the last `run`, which had them as corrections, let pass."""
+        return passed(self.session, given, out)
 
     def history(self, given: RawInput, live: Mapping[tuple[str, str], str]) -> list[tuple[Any, ...]]:
         """Each landed correction, and how many of its rows still apply; see `corrections.history`."""
