@@ -127,7 +127,9 @@ class Database:
         at, old = f"{2 * len(self.log) + 2:016X}/0000000001", self.rows.get(id)
         if what == "snapshot":
             position = f"{2 * len(self.log) + 1:016X}/0000000000"
-            self.snapshots.append([Event("r", position, {"id": i, **row}) for i, row in self.rows.items()])
+            rows = [Event("r", position, {"id": i, **row}) for i, row in self.rows.items()]
+            ended = [Event("t", position, {"id": None})] if qty > 1 else []
+            self.snapshots.append([*ended, *rows])  # one that ends what it does not find, or does not
         elif what == "truncate":
             self.rows.clear()
             self.log.append(Event("t", at, {"id": None}))
@@ -146,9 +148,8 @@ def expected(events: Sequence[Event]) -> dict[int, tuple[Any, ...]]:
     """Key → (sequence, op, qty, note) of its newest change that is good, if that is no end of it."""
     found: dict[int, tuple[Any, ...]] = {}
     for id in {e.values["id"] for e in events if e.op != "t"}:
-        own = sorted(
-            (e for e in events if e.values["id"] == id or e.op == "t"), key=lambda e: str(e.sequence)
-        )
+        own = [e for e in events if e.values["id"] == id or e.op == "t"]
+        own.sort(key=lambda e: (str(e.sequence), e.op != "t"))
         note: tuple[Any, bool] = (None, False)
         for event in own:
             if event.op in "dt":

@@ -25,7 +25,8 @@ def followed_sql(table: TableAt, how: Following) -> str:
 
 def _versions_sql(table: TableAt, how: Following) -> str:
     keys = ", ".join(ident(key) for key in how.keys)
-    order = ", ".join(f"{ident(name)} ASC NULLS FIRST" for name in how.sequence)
+    # a snapshot's rows have the sequence of the truncation that ends what it did not find
+    order = ", ".join([*(f"{ident(name)} ASC NULLS FIRST" for name in how.sequence), "_op = 't' DESC"])
     marker = f"{ident(how.keys[0])} IS NULL AND _op = 't'"
     own = [n for n in table.columns if not n.startswith("_") and n not in how.keys]
     said = f"hash({', '.join(map(ident, own))})" if own else "hash(0)"
@@ -70,6 +71,6 @@ def stale_sql(quarantine: TableAt, silver: TableAt, *, hidden: bool = False) -> 
         f"known AS (SELECT {key_sql(how.keys)} AS key, {there} AS at, _sequence FROM here) "
         f"SELECT {key} AS key, max(q.sequence) AS sequence, arg_max(q.rules, q.{at}) AS rules, "
         "count(*) AS changes, any_value(k._sequence) AS since FROM bad q LEFT JOIN known k ON k.key = q.key "
-        f"WHERE q.key IS NOT NULL AND coalesce(q.{at} > k.at, true) AND coalesce(q.{at} > ({gone}), true) "
+        f"WHERE q.key IS NOT NULL AND coalesce(q.{at} > k.at, true) AND coalesce(q.{at} >= ({gone}), true) "
         "GROUP BY q.key"
     )
