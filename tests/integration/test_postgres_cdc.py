@@ -118,7 +118,7 @@ def test_quoted_names_schemas_patterns_and_partitions(lake: Lake) -> None:
 def test_a_transaction_of_many_rows_lands_whole_and_in_bounded_memory(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_stream, "HELD_BYTES", 100_000)
+    monkeypatch.setattr(postgres_stream, "MOST_BYTES", 100_000)
     monkeypatch.setattr(postgres_stream, "OBJECT_BYTES", 1_000_000)
     monkeypatch.setattr(postgres_stream, "BATCH_BYTES", 500_000)
     lake.run()
@@ -316,6 +316,51 @@ def _within(batches: Iterator[Batch | None], seen: list[Batch | None], seconds: 
         if batch is not None:
             return batch
     raise AssertionError(f"nothing came within {seconds} s")
+
+
+def test_following_a_server_that_never_rests_hands_out_what_came(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_stream, "LATEST", 0.2)
+    lake.run()
+    lake.ledger.follow = True
+    stop = threading.Event()
+
+    def write() -> None:
+        with lake.database.connect(autocommit=True) as con:
+            n = 1000
+            while not stop.is_set():
+                n += 1
+                con.execute(f"insert into orders values ({n}, 'busy', 1)")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        with closing(lake.read(idle=60)) as batches:
+            for _ in range(3):
+                lake.take(_within(batches, []))
+    finally:
+        stop.set()
+        thread.join()
+    lake.ledger.follow = False
+    lake.run()
+    same(lake)
+
+
+def test_following_a_quiet_table_moves_the_position_with_the_log(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.run()
+    for module in ("postgres", "postgres_stream"):
+        monkeypatch.setattr(f"headrace.sources.{module}.SEGMENT", 100_000)
+    lake.ledger.follow = True
+    with closing(lake.read(idle=0.05)) as batches:
+        assert next(batches) is None
+        lake.database.sql("create table other as select repeat('o', 100) from generate_series(1, 5000)")
+        batch = _within(batches, [])
+        assert batch.data == []
+        assert next(batches) is None
+        assert lsn(str(slot(lake.database)[0])) == int(batch.end["lsn"], 16)
 
 
 # Through the whole pipeline

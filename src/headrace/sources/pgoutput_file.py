@@ -72,7 +72,6 @@ class Blocks:
 
     messages: list[Bytes] = field(default_factory=list)
     ordinals: array[int] = field(default_factory=lambda: array("I"))
-    size: int = 0
     _runs: list[tuple[int, int, int, int]] = field(default_factory=list)
     """(commit LSN, commit time, xid, how many messages of it) of the transactions in this block."""
     _closed: int = 0
@@ -99,8 +98,8 @@ class Blocks:
         block = b"".join((HEAD.pack(len(lengths), len(body)), *columns, body))
         self.messages.clear()
         self._runs.clear()
-        self.ordinals = array("I")
-        self.size = self._closed = 0
+        del self.ordinals[:]  # in place: whoever appends may keep the method
+        self._closed = 0
         return block
 
 

@@ -27,8 +27,8 @@ from .raw import known
 
 BATCH_BYTES = 128 << 20
 OBJECT_BYTES = 256 << 20
-HELD_BYTES = 64 << 20
-"""Most bytes of messages in memory, over all tables, before blocks are written to their spools."""
+LATEST = 1.0
+"""Seconds after which, while following, a batch ends with the next transaction, however busy it is."""
 SEGMENT = 16 << 20
 """WAL is recycled by segments: moving the position by less than one would free nothing."""
 
@@ -51,6 +51,12 @@ class Target:
     done: list[RawFile] = field(default_factory=list)
     fresh: bool = True
     """Nothing of the transaction that is being read."""
+    add: Callable[[bytes | memoryview], None] = field(init=False)
+    number: Callable[[int], None] = field(init=False)
+    """Appends to the block; looked up once, since they are called for every message."""
+
+    def __post_init__(self) -> None:
+        self.add, self.number = self.blocks.messages.append, self.blocks.ordinals.append
 
 
 @dataclass(slots=True)
@@ -66,8 +72,17 @@ class Changes:
     con: Connection | None = None
     confirmed: int = 0
     _targets: dict[bytes, Target | None] = field(default_factory=dict)
-    _held: int = 0
+    _lookup: Mapping[bytes, Target | None] = field(default_factory=dict)
+    """`_targets`, or nothing while a transaction passes that has landed."""
+    _touched: list[Target] = field(default_factory=list)
+    _open: tuple[int, int, int] | None = None
+    """Commit LSN, commit time and id of the transaction that is being read."""
+    _ours: int = 0
+    """The end of the last transaction that was read."""
     _size: int = 0
+    """Bytes in spools since the last batch."""
+    _touched_since: bool = False
+    _began: float = 0.0
 
     def start(self) -> None:
         """Starts the stream; waits some seconds for a predecessor that the server believes alive."""
@@ -120,109 +135,121 @@ class Changes:
     def _batches(self, until: int | None, idle: float) -> Iterator[tuple[list[RawFile], int] | None]:
         assert self.con is not None
         pgconn = self.con.pgconn
-        get, targets = pgconn.get_copy_data, self._targets
-        touched: list[Target] = []
-        lookup: Mapping[bytes, Target | None] = targets
-        begun, committed, xid, ordinal, ours = 0, 0, 0, 0, 0
-        open_ = False
+        get = pgconn.get_copy_data
+        ordinal = held = count = 0
         while True:
             size, data = get(1)
             if size > 0:
                 kind = data[_HEAD] if data[0] == _XLOG else _KEEPALIVE
                 if kind in (_INSERT, _UPDATE, _DELETE):
                     ordinal += 2
-                    target = lookup.get(bytes(data[26:30]))
+                    target = self._lookup.get(bytes(data[26:30]))
                     if target is not None:
                         if target.fresh:
-                            target.fresh = False
-                            touched.append(target)
-                        blocks = target.blocks
-                        blocks.messages.append(data[_HEAD:])
-                        blocks.ordinals.append(ordinal)
-                        blocks.size += size
-                        self._held += size
-                        if self._held > HELD_BYTES or blocks.size > MOST_BYTES or (
-                            len(blocks.messages) >= MOST_MESSAGES
-                        ):  # fmt: skip
-                            self._settle(touched, begun, committed, xid)
-                elif kind == _BEGIN:
-                    begun, committed, xid = struct.unpack_from(">QqI", data, _HEAD + 1)
-                    ordinal, open_ = 0, True
-                    lookup = targets if begun >= self.at else {}
+                            self._touch(target)
+                        target.add(data[_HEAD:])
+                        target.number(ordinal)
+                        held += size
+                        count += 1
+                        if held > MOST_BYTES or count >= MOST_MESSAGES:
+                            self._settle()
+                            held = count = 0
+                    continue
+                if kind == _BEGIN:
+                    ordinal = 0
+                    self._begin(data)
                 elif kind == _COMMIT:
-                    open_ = False
-                    end = struct.unpack_from(">Q", data, _HEAD + 10)[0]
-                    for target in touched:
-                        target.blocks.close(begun, committed, xid)
-                        target.fresh = True
-                        self._name(target, begun)
-                    touched.clear()
-                    ours = max(ours, end)
-                    if self._size + self._held > BATCH_BYTES:
-                        yield self._cut(ours)
+                    self._commit(data)
+                    late = until is None and count and time.monotonic() - self._began > LATEST
+                    if late or self._size + held > BATCH_BYTES:
+                        yield self._cut(self._ours)
+                        held = count = 0
                 elif kind == _RELATION:
-                    self._relation(bytes(data[_HEAD:]), begun, committed, xid)
+                    self._relation(bytes(data[_HEAD:]))
                 elif kind == _TRUNCATE:
                     ordinal += 2
-                    for oid in _truncated(data[_HEAD:]):
-                        target = lookup.get(oid)
-                        if target is not None:
-                            if target.fresh:
-                                target.fresh = False
-                                touched.append(target)
-                            target.blocks.messages.append(data[_HEAD:])
-                            target.blocks.ordinals.append(ordinal)
-                            self._held += size
+                    count += self._truncate(data[_HEAD:], ordinal)
                 elif kind == _KEEPALIVE:
-                    read = struct.unpack_from(">Q", data, 1)[0]
+                    read = int.from_bytes(data[1:9], "big")
                     if data[17]:
                         self._tell()
-                    if until is not None and read >= until and not open_:
-                        yield self._cut(max(read, ours, self.at))
-                        return
-                    if until is None and not open_ and read - self.at >= SEGMENT:
-                        yield self._cut(read)
+                    if self._open is None and (read - self.at >= SEGMENT if until is None else read >= until):
+                        yield self._cut(max(read, self._ours, self.at))
+                        held = count = 0
+                        if until is not None:
+                            return
             elif size < 0:
                 result = pgconn.get_result()
                 if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
                     raise psycopg.errors.error_from_result(result)
                 raise TransientError(f"source {self.server.name}: the server ended the stream of changes")
-            else:
-                if until is not None and ours >= until and not open_:
-                    yield self._cut(ours)
-                    return
-                if not wait(pgconn, idle):
-                    self._tell(ask=True)
-                    if until is None and not open_:
-                        yield self._cut(ours) if self._size + self._held else None
+            elif until is not None and self._ours >= until and self._open is None:
+                yield self._cut(self._ours)
+                return
+            elif not wait(pgconn, idle):
+                self._tell(ask=True)
+                if until is None and self._open is None:
+                    yield self._cut(self._ours) if self._size + held + count else None
+                    held = count = 0
+
+    def _begin(self, data: bytes | memoryview) -> None:
+        begun, committed, xid = struct.unpack_from(">QqI", data, _HEAD + 1)
+        self._open = (begun, committed, xid)
+        self._lookup = self._targets if begun >= self.at else {}
+        if not self._touched_since:
+            self._began = time.monotonic()
+
+    def _touch(self, target: Target) -> None:
+        target.fresh = False
+        self._touched.append(target)
+        self._touched_since = True
+
+    def _commit(self, data: bytes | memoryview) -> None:
+        self._close()
+        for target in self._touched:
+            target.fresh = True
+        self._touched.clear()
+        self._open = None
+        self._ours = max(self._ours, struct.unpack_from(">Q", data, _HEAD + 10)[0])
+
+    def _close(self) -> None:
+        """All messages that have come since the last call are of the transaction that is open."""
+        if self._open is not None:
+            for target in self._touched:
+                target.blocks.close(*self._open)
+                if not target.name and target.blocks.messages:
+                    # An object is called by its first change: no other has the same.
+                    begun, first = self._open[0], target.blocks.ordinals[0]
+                    target.name = f"{target.table.full}/{begun:016X}-{first:010d}"
+
+    def _truncate(self, message: bytes | memoryview, ordinal: int) -> int:
+        found = [target for oid in _truncated(message) if (target := self._lookup.get(oid)) is not None]
+        for target in found:
+            if target.fresh:
+                self._touch(target)
+            target.add(message)
+            target.number(ordinal)
+        return len(found)
 
     def _cut(self, end: int) -> tuple[list[RawFile], int]:
         """Everything that has come, as objects; only between transactions."""
         files: list[RawFile] = []
-        for target in self._targets.values():
-            if target is not None:
-                self._roll(target)
-                files += target.done
-                target.done = []
-        self._held = self._size = 0
+        for target in filter(None, self._targets.values()):
+            self._roll(target)
+            files += target.done
+            target.done = []
+        self._size = 0
+        self._touched_since = False
         self.at = end
         return files, end
 
-    def _settle(self, touched: Sequence[Target], begun: int, committed: int, xid: int) -> None:
+    def _settle(self) -> None:
         """Writes the blocks of all tables to their spools; the transaction may still be open."""
-        for target in touched:
-            target.blocks.close(begun, committed, xid)
-            self._name(target, begun)
-        for each in filter(None, self._targets.values()):
-            self._write(each)
-            if each.spool is not None and each.spool.file.tell() > OBJECT_BYTES:
-                self._roll(each)
-        self._held = 0
-
-    def _name(self, target: Target, begun: int) -> None:
-        """An object is called by its first change: no other has the same."""
-        if not target.name and target.blocks.messages:
-            target.name = f"{target.table.full}/{begun:016X}-{target.blocks.ordinals[0]:010d}"
+        self._close()
+        for target in filter(None, self._targets.values()):
+            self._write(target)
+            if target.spool is not None and target.spool.file.tell() > OBJECT_BYTES:
+                self._roll(target)
 
     def _write(self, target: Target) -> None:
         count = len(target.blocks.messages)
@@ -248,7 +275,7 @@ class Changes:
         target.done.append(RawFile(file.name, spool.size, *_rest(file)))
         target.name = ""
 
-    def _relation(self, message: bytes, begun: int, committed: int, xid: int) -> None:
+    def _relation(self, message: bytes) -> None:
         """A table is described, or described anew: then what follows is another object."""
         form = relation(message)
         key = message[1:5]
@@ -269,9 +296,7 @@ class Changes:
         if old is not None:
             if old.form == form:
                 return
-            if not old.fresh:
-                old.blocks.close(begun, committed, xid)
-                self._name(old, begun)
+            self._close()
             self._roll(old)
         if old is None:
             self._targets[key] = Target(table, form)
