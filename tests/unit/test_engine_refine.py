@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.core import Outcome, TableAt, Write
-from headrace.engines.duckdb import DuckEngine
+from headrace.engines.duckdb import DuckEngine, quarantine, repeated
 from headrace.engines.duckdb.masks import decrypt
 from headrace.errors import ConfigError, DataError
 from headrace.spec.pipeline import TableSpec
@@ -41,11 +41,15 @@ HEAD = "id,name,price,at"
 
 
 @pytest.fixture(params=["in memory", "on disk"])
-def engine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DuckEngine]:
-    """An engine that keeps typed rows in memory, and one that keeps them as Parquet."""
+def engine(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[DuckEngine]:
+    """An engine that keeps rows in memory, and one that keeps them as Parquet and takes them in portions."""
     with DuckEngine(tmp_path / "scratch", "500MB", 2, pii_key=b"secret", project=tmp_path) as made:
         if request.param == "on disk":
             made.large = 0
+            monkeypatch.setattr(quarantine, "PORTION", 2)
+            monkeypatch.setattr(repeated, "PASS", 2)
         yield made
 
 
@@ -68,6 +72,26 @@ def balanced(outcome: Outcome) -> bool:
     assert outcome.frames["rows"].rows == kept  # type: ignore[attr-defined]
     assert len(rows_of(outcome.frames["quarantine"])) == outcome.quarantined
     return outcome.read == kept + outcome.quarantined + outcome.filtered + outcome.deduplicated
+
+
+def test_bad_rows_of_several_files_and_portions_keep_their_own_lines(
+    engine: DuckEngine, tmp_path: Path
+) -> None:
+    expected = {}
+    paths = []
+    for name in ("a.csv", "b.csv", "c.csv"):
+        lines, at = [HEAD], 2
+        for n in range(7):
+            bad = f'{n},"{name}\n{n}",x,' if n % 2 else f"{n},{name},y{n},"
+            lines += [f"{n},good,1,", bad]
+            expected[name, at + 1] = bad
+            at += 2 + n % 2
+        paths.append(write(tmp_path / name, *lines, "1,2"))
+        expected[name, at] = "1,2"
+    outcome = run(engine, step_of(ORDERS), [raw_input("orders", *paths)])
+    found = {(row["_file"], row["_line"]): row["raw"] for row in rows_of(outcome.frames["quarantine"])}
+    assert found == expected
+    assert balanced(outcome)
 
 
 def test_rows_quarantine_and_counts(engine: DuckEngine, tmp_path: Path) -> None:
@@ -409,7 +433,7 @@ class Block:
 sys.meta_path.insert(0, Block())
 from pathlib import Path
 from headrace.core import TableAt, Write
-from headrace.engines.duckdb import DuckEngine
+from headrace.engines.duckdb import DuckEngine, quarantine, repeated
 from headrace.spec.pipeline import TableSpec
 from headrace.sql import compile_table
 from headrace.testing.engine import raw_input, rows_of, run

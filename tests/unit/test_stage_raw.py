@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.engines.duckdb.raw import as_text, open_plain, raw_lines
+from headrace.engines.duckdb.raw import Records, as_text, open_plain, raw_lines
 
 WANTED = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), max_size=6)
 
@@ -67,3 +67,15 @@ def test_a_zip_of_several_members_is_refused(tmp_path):
 def test_raw_text_shows_every_byte():
     assert as_text(b"a\xff\0\xc3\xa9", "utf-8") == "a\\xff\\x00é"
     assert as_text(b"a\xe9\x81", "windows-1252") == "aé\\x81"
+
+
+def test_records_may_be_asked_for_in_any_order(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"".join(b"line %d\n" % n for n in range(1, 8)))
+    with Records(path, {}) as file:
+        assert file.at(3, 2) == b"line 3\nline 4"
+        assert file.at(4, 1) == b"line 4"
+        assert file.at(1, 1) == b"line 1"
+        assert file.at(7, 3) == b"line 7"
+        assert file.at(9, 1) == b""
+        assert file.at(2, 1) == b"line 2"

@@ -90,6 +90,8 @@ def create_exclusive(path: Path, data: bytes) -> bool:
     A reader sees the whole file or none: a synced temporary file gets its name by link(2), which fails
     where the name is taken, also between processes.
     """
+    if path.exists():
+        return False  # nothing is written, and nothing synced, only to learn that; the link still decides
     folder = path.parent
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)

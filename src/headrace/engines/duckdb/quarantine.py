@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby, tee
-from operator import itemgetter
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...core import Frame, RawInput, TableAt
+from ...core import Frame, Landed, RawInput, TableAt
 from .corrections import Corrected, kept_sql, same_origin
-from .frame import DuckFrame, Session, count
-from .raw import as_text, records
+from .frame import DuckFrame, Session, count, fresh, text
+from .raw import Records, as_text
 from .stage import Staged
+from .stage_parts import SCRATCH
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -34,7 +35,10 @@ CHANGE_OF = {"key": "text", "sequence": "text"}
 """Of a table of changes also: the key as a JSON array of texts, if it could be read; which change it is."""
 LINES = ("csv", "jsonl")
 """Formats whose records are lines of text; of others the fields are kept as the raw text."""
-PORTION = 50_000
+File = tuple[str, Landed, Path]
+"""(source, the object, where its plain bytes are)."""
+PORTION = 51_200
+"""So many bad rows are put together at a time, and more are kept on disk: a row group of the scratch file."""
 
 
 def fill(
@@ -43,37 +47,62 @@ def fill(
     raw: Sequence[RawInput],
     odd: str,
     epoch: int,
+    scratch: Path,
     corrections: str | None = None,
     keyed: bool = False,
 ) -> int:
-    """Makes table `quarantine` of the rows of `odd` and of what staging rejected; returns their number.
+    """Makes `quarantine` of the rows of `odd` and of what staging rejected; returns their number.
 
     `odd` has the identity of each row, its `rules` and its `fields` as JSON; `corrections` names a table of
     corrections, which know what their records looked like. `keyed`: `odd` has key and sequence as well.
+    Where rows are many, `quarantine` lies in `scratch`: memory does not grow with them.
     """
     con = session.con
-    if corrections is None:
-        none = "NULL::VARCHAR AS raw, NULL::BIGINT AS correction"
-        con.execute(f"CREATE TEMP TABLE odd_rows AS SELECT *, {none} FROM {odd}")
-    else:
-        con.execute(
-            "CREATE TEMP TABLE odd_rows AS SELECT o.*, c.raw, CASE WHEN len(c.changed) > 0 THEN c.number END "
-            f"AS correction FROM {odd} o LEFT JOIN {corrections} c ON {same_origin('o', 'c')}"
-        )
-    con.execute("CREATE TEMP TABLE raw_texts (f VARCHAR, s VARCHAR, t TIMESTAMPTZ, l BIGINT, raw VARCHAR)")
-    if count(con, "odd_rows"):
-        _read_raw(con, raw)
-    con.execute(
-        f"CREATE TEMP TABLE quarantine AS "
-        f"SELECT o._file, o._line, o._source, o._ingested_at, {epoch}::BIGINT AS _epoch, "
-        f"rtrim(o.rules, ';') AS rules, coalesce(o.raw, r.raw, o.fields) AS raw, o.fields, "
-        f"o.correction{', o.key, o.sequence' if keyed else ''} FROM odd_rows o LEFT JOIN raw_texts r "
-        "ON r.f = o._file AND r.s = o._source AND r.l = o._line AND r.t IS NOT DISTINCT FROM o._ingested_at "
-        f"UNION ALL SELECT _file, _line, _source, _ingested_at, {epoch}::BIGINT, _rule, _raw, NULL, NULL"
-        f"{', NULL, NULL' if keyed else ''} FROM {staged.rejects}"
+    of_keys = ", NULL::VARCHAR AS key, NULL::VARCHAR AS sequence" if keyed else ""
+    rejected = (
+        f"SELECT _file, _line, _source, _ingested_at, {epoch}::BIGINT AS _epoch, _rule AS rules, "
+        f"_raw AS raw, NULL::VARCHAR AS fields, NULL::BIGINT AS correction{of_keys} FROM {staged.rejects}"
     )
-    con.execute("DROP TABLE raw_texts")
-    con.execute("DROP TABLE odd_rows")
+    total = count(con, odd)
+    if not total:
+        con.execute(f"CREATE TEMP TABLE quarantine AS {rejected}")
+        return count(con, "quarantine")
+    files = [
+        (source.source, landed, path)
+        for source in raw
+        for _, landed, path in source.files
+        if landed.format.get("type") in LINES
+    ]
+    _name_files(con, files)
+    large = total > PORTION
+    source = _odd_sql(odd, corrections)
+    if large:
+        path = scratch / f"{fresh('odd')}.parquet"
+        con.execute(f"COPY ({source}) TO {text(str(path))} ({SCRATCH}, ROW_GROUP_SIZE {PORTION})")
+        kept = f"SELECT *, file_row_number AS rowid FROM read_parquet({text(str(path))})"
+        con.execute(f"CREATE TEMP VIEW odd_rows AS {kept}")
+    else:
+        con.execute(f"CREATE TEMP TABLE odd_rows AS {source}")
+    made: list[str] = []
+    for start, rows, texts in _raw_texts(con, files, count(con, "odd_rows")):
+        sql = (
+            f"SELECT o._file, o._line, o._source, o._ingested_at, {epoch}::BIGINT AS _epoch, "
+            "rtrim(o.rules, ';') AS rules, coalesce(o.raw, r.raw, o.fields) AS raw, o.fields, "
+            f"o.correction{', o.key, o.sequence' if keyed else ''} FROM odd_rows o LEFT JOIN "
+            "(SELECT unnest(?::BIGINT[]) AS row, unnest(?::VARCHAR[]) AS raw) r ON r.row = o.rowid "
+            f"WHERE {_within(start)}"
+        )
+        sql = sql if start else f"{sql} UNION ALL {rejected}"
+        if large:
+            made.append(text(str(scratch / f"{fresh('quarantine')}.parquet")))
+            con.execute(f"COPY ({sql}) TO {made[-1]} ({SCRATCH})", [rows, texts])
+        else:
+            con.execute(f"CREATE TEMP TABLE quarantine AS {sql}", [rows, texts])
+    con.execute(f"DROP {'VIEW' if large else 'TABLE'} odd_rows")
+    con.execute("DROP TABLE raw_files")
+    if large:
+        path.unlink()
+        con.execute(f"CREATE TEMP VIEW quarantine AS SELECT * FROM read_parquet([{', '.join(made)}])")
     return count(con, "quarantine")
 
 
@@ -84,23 +113,16 @@ def whole(session: Session, new: Frame, quarantine: TableAt, corrected: Correcte
     return DuckFrame(session, sql, columns, count(session.con, f"({sql})"))
 
 
-BREAKS = r"regexp_replace(fields, '\\\\', '', 'g')"
+BREAKS = r"regexp_replace(o.fields, '\\\\', '', 'g')"
 """The JSON text of a row without escaped backslashes: then each `\n` in it is a line break in a field."""
 
 
-def _read_raw(con: DuckDBPyConnection, raw: Sequence[RawInput]) -> None:
-    """Fetches the exact lines of odd rows from their files, each read once; a portion of rows at a time."""
-    files = [
-        (source.source, landed, path)
-        for source in raw
-        for _, landed, path in source.files
-        if landed.format.get("type") in LINES
-    ]
+def _name_files(con: DuckDBPyConnection, files: Sequence[File]) -> None:
+    """Table `raw_files`: names of `files`, their places among these, and what breaks lines within records."""
     marks = [
         ("\\r" if landed.format.get("newline") == "\r" else "\\n") if landed.format.get("quoted") else None
         for _, landed, _ in files
     ]
-    # one statement for all files: a statement for each costs more than all the reading where files are small
     con.execute(
         "CREATE TEMP TABLE raw_files AS SELECT unnest(?::VARCHAR[]) AS s, unnest(?::VARCHAR[]) AS f, "
         "unnest(?::VARCHAR[])::TIMESTAMPTZ AS t, unnest(?::VARCHAR[]) AS mark, unnest(?::INTEGER[]) AS place",
@@ -112,44 +134,49 @@ def _read_raw(con: DuckDBPyConnection, raw: Sequence[RawInput]) -> None:
             list(range(len(files))),
         ],
     )
-    breaks = f"(length({BREAKS}) - length(replace({BREAKS}, mark, ''))) // 2"
-    con.execute(
-        f"CREATE TEMP TABLE wanted AS SELECT p.place, o._line AS l, 1 + coalesce({breaks}, 0) AS n "
-        "FROM odd_rows o JOIN raw_files p ON o._source = p.s AND o._file = p.f "
-        "AND o._ingested_at IS NOT DISTINCT FROM p.t WHERE o.raw IS NULL ORDER BY p.place, o._line"
+
+
+def _odd_sql(odd: str, corrections: str | None) -> str:
+    """SQL of the rows of `odd` with the raw text known of them, or the file's `place` and `n` lines of it."""
+    known, join = "NULL::VARCHAR AS raw, NULL::BIGINT AS correction", ""
+    if corrections is not None:
+        known = "c.raw, CASE WHEN len(c.changed) > 0 THEN c.number END AS correction"
+        join = f" LEFT JOIN {corrections} c ON {same_origin('o', 'c')}"
+    breaks = f"(length({BREAKS}) - length(replace({BREAKS}, p.mark, ''))) // 2"
+    return (
+        f"SELECT o.*, {known}, p.place, 1 + coalesce({breaks}, 0) AS n FROM {odd} o{join} "
+        "LEFT JOIN raw_files p ON p.s = o._source AND p.f = o._file "
+        "AND p.t IS NOT DISTINCT FROM o._ingested_at"
     )
-    found: list[tuple[int, int, str]] = []
-    for place, group in groupby(_wanted(con), itemgetter(0)):
-        _, landed, path = files[place]
-        encoding = str(landed.format.get("encoding") or "utf-8")
-        rows, spans = tee(group)
-        lines = records(path, landed.format, ((line, n) for _, line, n in spans))
-        for (_, line, _), data in zip(rows, lines, strict=True):
-            found.append((place, line, as_text(data, encoding)))
-            if len(found) == PORTION:
-                _keep(con, found)
-    _keep(con, found)
-    con.execute("DROP TABLE wanted")
-    con.execute("DROP TABLE raw_files")
 
 
-def _wanted(con: DuckDBPyConnection) -> Iterator[tuple[int, int, int]]:
-    """(place of the file, first line, number of lines) of each row of `wanted`, by file and line."""
-    for start in range(0, count(con, "wanted"), PORTION):
-        yield from con.execute(
-            f"SELECT place, l, n FROM wanted WHERE rowid >= {start} AND rowid < {start + PORTION}"
-        ).fetchall()
+def _within(start: int) -> str:
+    return f"o.rowid >= {start} AND o.rowid < {start + PORTION}"
 
 
-def _keep(con: DuckDBPyConnection, found: list[tuple[int, int, str]]) -> None:
-    """Moves (place, line, text) of records into `raw_texts`."""
-    if found:
-        con.execute(
-            "INSERT INTO raw_texts SELECT p.f, p.s, p.t, u.l, u.raw FROM (SELECT unnest(?::INTEGER[]) AS "
-            "place, unnest(?::BIGINT[]) AS l, unnest(?::VARCHAR[]) AS raw) u JOIN raw_files p USING (place)",
-            [list(column) for column in zip(*found, strict=True)],
-        )
-        found.clear()
+def _raw_texts(
+    con: DuckDBPyConnection, files: Sequence[File], total: int
+) -> Iterator[tuple[int, list[int], list[str]]]:
+    """For each portion of `odd_rows`: its first row; places and exact lines of those whose files have lines.
+
+    Rows stand in the order of their files and lines: each file is read once.
+    """
+    with ExitStack() as opened:
+        here, file = -1, None
+        for start in range(0, total, PORTION):
+            wanted = con.execute(
+                f"SELECT o.rowid, o.place, o._line, o.n FROM odd_rows o WHERE {_within(start)} "
+                "AND o.place IS NOT NULL AND o.raw IS NULL ORDER BY o.place, o._line"
+            ).fetchall()
+            texts = []
+            for _, place, line, lines in wanted:
+                if file is None or place != here:
+                    opened.close()
+                    here, (_, landed, path) = place, files[place]
+                    file = opened.enter_context(Records(path, landed.format))
+                    encoding = str(landed.format.get("encoding") or "utf-8")
+                texts.append(as_text(file.at(line, lines), encoding))
+            yield start, [row for row, *_ in wanted], texts
 
 
 def names_of(con: DuckDBPyConnection, rules: str) -> dict[str, int]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
-import itertools
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -115,39 +115,59 @@ def _split_wide(data: bytes, end: bytes) -> list[bytes]:
 
 
 def raw_lines(path: Path, form: Mapping[str, Any], wanted: Sequence[tuple[int, int]]) -> list[bytes]:
-    """The exact bytes of each record of `wanted` (first line from 1, number of lines), in that order.
-
-    Line ends inside a record stay, its last one does not. A record past the end of the file is `b""`.
-    """
+    """The exact bytes of each record of `wanted` (first line from 1, number of lines), in that order."""
     if not wanted:
         return []
-    ordered = sorted(set(wanted))
-    found = dict(zip(ordered, records(path, form, ordered), strict=True))
-    return [found[key] for key in wanted]
+    with Records(path, form) as file:
+        found = {span: file.at(*span) for span in sorted(set(wanted))}
+    return [found[span] for span in wanted]
 
 
-def records(path: Path, form: Mapping[str, Any], wanted: Iterable[tuple[int, int]]) -> Iterator[bytes]:
-    """What `raw_lines` gives, one by one, of records `wanted` by ascending first lines; reads the file once."""
-    end = line_end(form)
-    with open_plain(Path(path), form.get("compression")) as stream:
-        here = lines(stream, end)
-        at = 1
-        kept: list[bytes] = []  # lines from `at - len(kept)` on, for records that overlap
-        for first, count in wanted:
-            if first >= at:
-                kept = []
-                if first > at:
-                    skipped = first - at
-                    next(itertools.islice(here, skipped - 1, None), None)
-                    at = first
-            else:
-                kept = kept[first - (at - len(kept)) :]
-            missing = first + count - at
-            if missing > 0:
-                more = list(itertools.islice(here, missing))
-                kept += more
-                at += len(more)
-            yield bare(b"".join(kept[:count]), end)
+class Records:
+    """Exact bytes of records of one file, by line; asked for in ascending order, the file is read once."""
+
+    def __init__(self, path: Path, form: Mapping[str, Any]) -> None:
+        self._path, self._form, self._end = Path(path), form, line_end(form)
+        self._stream: BinaryIO | None = None
+        self._start()
+
+    def _start(self) -> None:
+        self.close()
+        self._stream = open_plain(self._path, self._form.get("compression"))
+        self._lines = lines(self._stream, self._end)
+        self._next = 1
+        self._kept: list[bytes] = []  # lines just before `_next`, for records that overlap
+
+    def at(self, first: int, count: int) -> bytes:
+        """The record of `count` lines from line `first` (from 1) on; `b""` past the end of the file.
+
+        Line ends inside it stay, its last one does not.
+        """
+        if first < self._next - len(self._kept):
+            self._start()
+        if first >= self._next:
+            self._kept = []
+            if first > self._next:
+                next(islice(self._lines, first - self._next - 1, None), None)
+            self._next = first
+        else:
+            self._kept = self._kept[first - (self._next - len(self._kept)) :]
+        missing = first + count - self._next
+        if missing > 0:
+            more = list(islice(self._lines, missing))
+            self._kept += more
+            self._next += len(more)
+        return bare(b"".join(self._kept[:count]), self._end)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def bare(record: bytes, end: bytes) -> bytes:

@@ -20,6 +20,7 @@ from .frame import AUDIT, DuckFrame, Session, count, fresh, ident, one, table_sq
 from .masks import encrypt_into
 from .python_steps import IDENTITY, run_steps
 from .quarantine import CHANGE_OF, QUARANTINE, fill, names_of, whole
+from .repeated import find_repeated
 from .shape import shape_of
 from .stage import Staged, stage
 from .truncate import reached
@@ -152,6 +153,7 @@ class _Refinement:
             raw,
             "odd",
             self.epoch,
+            engine.scratch,
             corrections=fixed.table if fixed else None,
             keyed=self.step.spec.changes is not None,
         )
@@ -240,11 +242,7 @@ class _Refinement:
         """
         con = self.session.con
         keys = ", ".join(ident(key) for key in self.step.keys)
-        con.execute(
-            f"CREATE TEMP TABLE twice AS SELECT h FROM (SELECT hash({keys}) AS h FROM good) "
-            "GROUP BY h HAVING count(*) > 1"
-        )
-        if not count(con, "twice"):
+        if not find_repeated(con, "good", self.step.keys, self._good()):
             return 0
         con.execute(
             f"CREATE TEMP VIEW rival AS SELECT * FROM good WHERE hash({keys}) IN (SELECT h FROM twice)"
@@ -253,7 +251,7 @@ class _Refinement:
         con.execute(f"CREATE TEMP TABLE losers AS {lost}")
         self._view("kept", "losers")
         if self.step.history:
-            copies = self._losers("content", list(self.step.columns), order_by(self.step))
+            copies = self._losers("content", self.step.versions, order_by(self.step))
             con.execute(f"CREATE TEMP TABLE copies AS {copies}")
             self._view("versions", "copies")
         return count(con, "losers")

@@ -58,7 +58,7 @@ def stage(
     case: Literal["ignore", "exact"] = "ignore",
     on_new: Drift = "evolve",
     on_missing: Literal["accept", "quarantine"] = "accept",
-    into: str = "staged",
+    into: str | None = None,
     scratch: Path,
     shape: Shape | None = None,
 ) -> Staged:
@@ -69,9 +69,11 @@ def stage(
     VARCHAR, then `_source`, `_file`, `_ingested_at`, `_line`. A record with an object or array for one of
     `flat` is a reject.
     With `shape`, its columns stand in place of the texts, made while the files are read.
-    Tables of an earlier call with the same `into` are replaced.
+    `into` names the relation, as nothing was named before; without it, that of the last call without it goes.
     """
-    _clear(con, into)
+    if into is None:  # only then: looking into the catalog is dear where inputs are small
+        into = "staged"
+        _clear(con, into)
     run = Stage(con, into, Wanted(columns, extras, case, on_new, on_missing, evolved, flat), scratch, shape)
     files = [
         StagedFile(place, source, landed, Path(path))
