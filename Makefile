@@ -26,7 +26,8 @@ test: $(VENV)/.dev ## All tests, unit tests first, then coverage limits
 	-$(PY) scripts/check_coverage.py # told, not yet enforced: the limits have to be measured once first
 
 prove: $(VENV)/.dev ## The long trials: 300 kills, 50 zombies, 50 full disks, 24 power cuts, 200 damages
-	HEADRACE_PROVE=full $(PY) -m pytest tests/acceptance/test_prove.py tests/acceptance/test_faults.py
+	HEADRACE_PROVE=full $(PY) -m pytest tests/acceptance/test_prove.py tests/acceptance/test_faults.py \
+	  $(wildcard tests/acceptance/test_cdc_*.py tests/acceptance/test_postgres_workload.py)
 
 lint: $(VENV)/.dev ## Style, types
 	$(VENV)/bin/ruff check .
