@@ -141,3 +141,24 @@ def test_what_does_not_go_together_is_refused(more: str, told: str) -> None:
     with pytest.raises(ValidationError) as error:
         step_of(text)
     assert told in str(error.value.errors()[0]["ctx"])
+
+
+def test_a_snapshot_that_ends_older_rows_keeps_its_own(engine: DuckEngine, tmp_path: Path) -> None:
+    orders = lake(engine, tmp_path, "{id: {type: integer}, name: {}}")
+    orders.land([c(1, "r", id=1, name="Ann"), c(1, "r", id=2, name="Bo")])
+    assert orders.land([c(5, "t", id=None)]) == {"read": 1, "truncated": 2, "deleted": 3}
+    assert shown(orders, "id") == []
+    assert orders.land([c(5, "r", id=1, name="Ann")]) == {"read": 1, "updated": 1}
+    assert orders.land([c(5, "t", id=None), c(4, "u", id=1, name="X")]) == {
+        "read": 2,
+        "unchanged": 1,
+        "deduplicated": 1,
+    }
+    assert shown(orders, "id", "name") == [(1, "Ann")]
+
+
+def test_a_truncation_without_a_place_in_the_order_is_refused(engine: DuckEngine, tmp_path: Path) -> None:
+    orders = lake(engine, tmp_path, "{id: {type: integer}}")
+    orders.land([c(1, "r", id=1), {"_op": "t", "id": None}])
+    assert orders.quarantined() == [(None, "_sequence.required")]
+    assert shown(orders, "id") == [(1,)]

@@ -158,6 +158,8 @@ def row_tests(step: TableStep, dialect: str = "duckdb") -> list[RowTest]:
     if step.spec.changes:
         known = f"_op IS NULL OR _op IN ({listed(OPS)})"
         tests.append(RowTest("_op.values", "quarantine", known, True, "_op"))
+        placed = "_op IS DISTINCT FROM 't' OR coalesce(_sequence, '') <> ''"
+        tests.append(RowTest("_sequence.required", "quarantine", placed, True, "_op"))
     for c, column in step.spec.contract.columns.items():
         tests += _column_tests(step, c, column, dialect)
     for reference in step.references:
@@ -254,7 +256,8 @@ def _verdicts(step: TableStep, tests: list[RowTest], broken: str, carried: bool)
             lacks = " OR _unchanged IS NOT NULL" if changes and not carried else ""
             verdict = case((f"_deleted{lacks}", only_keys), otherwise=verdict)
             if changes:
-                verdict = case(("_op = 't'", "''"), otherwise=verdict)
+                alone = _verdict([t for t in every if t.column == "_op"])
+                verdict = case(("_op = 't'", alone), otherwise=verdict)
         if step.keep and every:
             left = case(("_op = 'u'", only_keys), otherwise="''") if changes else "''"
             verdict = case((_left_out(step, carried), left), otherwise=verdict)

@@ -45,6 +45,7 @@ def reached(
     at, committed = one(session.con, f"{last}({' UNION ALL '.join(found)})")
     if at is None:
         return replace(rows, sql=sql), 0
+    at = just_before(at)
     stamp = f"{text(committed)}::TIMESTAMPTZ" if committed else "NULL::TIMESTAMPTZ"
     marks = {"_deleted": "true", "_op": "'t'", "_sequence": text(at), "_committed": stamp}
     blank = {c: f"NULL::{native(step.columns[c])}" for c in step.blanks}
@@ -72,6 +73,17 @@ def reached(
     if number:
         sql += f" UNION ALL SELECT {listed('', ('_epoch',))} FROM ({more})"
     return replace(rows, sql=sql, rows=rows.rows + number), number
+
+
+def just_before(sequence: str) -> str:
+    """The place of rows that a truncation deleted: behind all that is older than it, before what is not.
+
+    A snapshot may end older rows and bring its own under one sequence: these must not lose to that end.
+
+    >>> just_before("0A/02"), "0A/01" < just_before("0A/02") < "0A/02"
+    ('0A/01~', True)
+    """
+    return sequence[:-1] + chr(ord(sequence[-1]) - 1) + "~"
 
 
 def _filled(step: TableStep, rows: DuckFrame, target: TableAt) -> str:
