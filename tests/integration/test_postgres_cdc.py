@@ -113,6 +113,9 @@ def test_quoted_names_schemas_patterns_and_partitions(lake: Lake) -> None:
     odd = lake.events['Odd "one".T, x']
     assert [(e["Id"], e["a b"]) for e in odd] == [("1", '"q", \\ and\' more')]
     assert {e["at"] for e in lake.state("parts", "id").values()} == {"2026-02-07"}
+    lake.database.sql("truncate parts", "insert into parts values (9, '2026-01-01')")
+    lake.run()
+    assert list(lake.state("parts", "id")) == ["9"]
 
 
 def test_a_transaction_of_many_rows_lands_whole_and_in_bounded_memory(

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from ..core import Batch, Position, Reading
+from ..core import Batch, Position, RawFile, Reading
 from ..errors import ConfigError, Gap
 from .postgres_full import read_full
 from .postgres_server import Connection, Server, lsn, lsn_text
@@ -36,6 +36,8 @@ from .postgres_tables import Table, find_tables
 from .postgres_trigger import read_trigger
 from .postgres_watermark import read_watermark
 
+TOGETHER = 200
+"""Most small tables that land in one commit."""
 RETAINED = 4 << 30
 """Bytes of WAL that a slot may hold back before a run says so."""
 
@@ -267,16 +269,24 @@ class Postgres(BaseModel):
             reading = read_chunks(
                 readers, chunks, lambda chunk: query_of(chunk, extra, chunk.table.replicated), until
             )
+            files: list[RawFile] = []
+            size = 0
             with closing(reading):
                 for chunk, spool in reading:
-                    table, files = chunk.table, [snapshot_file(chunk, spool, at)]
+                    table = chunk.table
                     before = {"first": f"{at:016X}", **states[table.full]}
                     state = next_place(chunk, before)
+                    files.append(snapshot_file(chunk, spool, at))
                     if state["done"] and state.pop("rest", False):
                         files.append(gone_file(table, int(before["first"], 16)))
                     states = {**states, table.full: state}
                     position = {**position, "tables": states}
-                    yield Batch(files, position)
+                    size += spool.size
+                    if size >= self.chunk_mb << 19 or len(files) >= TOGETHER:
+                        yield Batch(files, position)
+                        files, size = [], 0
+            if files:
+                yield Batch(files, position)
 
     def _drain(
         self, server: Server, con: Connection, position: dict[str, Any], tables: Mapping[str, Table],
