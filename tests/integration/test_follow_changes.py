@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from headrace.errors import ConfigError
+from headrace.run.corrections import fix
 from headrace.run.inspect import query, tables
 from headrace.spec.load import load
-from tests.projects import go
+from tests.projects import go, headrace, rows
 
 PIPELINE = """
 name: airports
@@ -132,14 +134,14 @@ def test_a_key_whose_newest_change_is_in_quarantine_is_stale(tmp_path: Path) -> 
     put(tmp_path, "b", change("u", 2, 1, qty=-5, note="y"), change("c", 3, 3, qty=-1, note="z"))
     assert go(tmp_path).tables[0].ledger.quarantined == 2
     project = load(tmp_path)
-    names, rows = query(project, "SELECT * FROM quarantine.orders_stale ORDER BY key")
+    names, found = query(project, "SELECT * FROM quarantine.orders_stale ORDER BY key")
     assert names == ["key", "sequence", "rules", "changes", "since"]
-    assert list(rows) == [
+    assert list(found) == [
         ('["1"]', "00000002", "qty.min", 1, "00000001"),
         ('["3"]', "00000003", "qty.min", 1, None),
     ]
-    columns, found = tables(project)
-    assert dict(zip(columns, next(iter(found)), strict=True))["stale"] == 2
+    columns, told = tables(project)
+    assert dict(zip(columns, next(iter(told)), strict=True))["stale"] == 2
     # a later good change ends it; an older one does not; a delete does
     put(tmp_path, "c", change("u", 4, 1, qty=2, note="y"), change("r", 1, 3, qty=2, note="y"))
     go(tmp_path)
@@ -150,3 +152,50 @@ def test_a_key_whose_newest_change_is_in_quarantine_is_stale(tmp_path: Path) -> 
     go(tmp_path)
     assert list(query(project, "SELECT key FROM quarantine.orders_stale")[1]) == []
     assert list(query(project, "SELECT id, qty FROM silver.orders ORDER BY id")[1]) == [(1, 2), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    "place", ["refine.computed=kill", "sink.commit=kill", "sink.commit=kill@2", "refine.outputs=kill"]
+)
+def test_killed_while_waiting_changes_are_taken_along(tmp_path: Path, place: str) -> None:
+    waits = {**change("u", 5, 1, qty=2), "unchanged": ["note"]}
+    roots = [tmp_path / name for name in ("clean", "killed")]
+    for root in roots:
+        root.mkdir()
+        (root / "pipeline.yml").write_text(ORDERS)
+        put(root, "a", waits, change("c", 6, 2, qty=1, note="x"), change("u", 7, 3, qty=-1, note="y"))
+        go(root)
+        put(root, "b", change("r", 1, 1, qty=1, note="long"), change("d", 8, 2))
+    report = go(roots[0])
+    assert report.tables[0].ledger.corrected == 1
+    killed = headrace(roots[1], "run", "--quiet", env={"HEADRACE_FAILPOINTS": place})
+    assert killed.returncode < 0
+    again = headrace(roots[1], "run", "--quiet")
+    assert again.returncode == 0, again.stdout + again.stderr
+    for name in ("silver.orders", "quarantine.orders"):
+        assert rows(roots[1], name) == rows(roots[0], name)
+    assert [row[0] for row in query(load(roots[1]), "SELECT note FROM silver.orders")[1]] == ["long"]
+
+
+def test_a_corrected_change_takes_its_place_in_the_order(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yml").write_text(ORDERS)
+    put(tmp_path, "a", change("r", 1, 1, qty=1, note="x"), change("r", 1, 2, qty=1, note="x"))
+    put(tmp_path, "b", change("u", 2, 1, qty=-5, note="y"), change("u", 2, 2, qty=-6, note="y"))
+    put(tmp_path, "c", change("u", 3, 2, qty=7, note="z"))
+    go(tmp_path)
+    project = load(tmp_path)
+    assert fix(project, "orders", rule="qty.min", sets=["qty = replace(qty, '-', '')"]).rows == 2
+    ledger = go(tmp_path).tables[0].ledger
+    assert (ledger.corrected, ledger.updated, ledger.deduplicated) == (2, 1, 1)
+    shown = "SELECT id, qty, note FROM silver.orders ORDER BY id"
+    assert list(query(project, shown)[1]) == [(1, 5, "y"), (2, 7, "z")]
+    assert list(query(project, "SELECT * FROM quarantine.orders_stale")[1]) == []
+    before = rows(tmp_path, "silver.orders")
+    assert go(tmp_path, rebuild=["orders"]).status == "success"
+    assert rows(tmp_path, "silver.orders") == before
+
+
+def test_a_table_of_changes_needs_keys_and_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yml").write_text(ORDERS.replace("    keys: [id]\n", ""))
+    with pytest.raises(ConfigError, match=r"table `orders`: a table of changes needs `keys`"):
+        load(tmp_path)
