@@ -19,12 +19,13 @@ the very position where its transaction commits (whose rows have ordinal 0).
 
 What the messages say of columns, they say by place. The names are in the object's format::
 
-    {"type": "pgoutput", "changes": true, "rows": 12, "relation": {
+    {"type": "pgoutput", "changes": true, "rows": 12, "keys": ["id", …], "relation": {
         "oid": 16384, "schema": "public", "table": "orders",
         "identity": "d",                 d default, n nothing, f full, i index (of the Relation message)
         "columns": [{"name": "id", "type_oid": 23, "modifier": -1, "key": true, "type": "integer"}, …],
         "keys": ["id"]}}
 
+The outer `keys` are the names of all columns, as in other formats: a table may evolve by them.
 `key` is the Relation message's own flag: part of the replica identity, so true for all columns if that is
 full. `type` is PostgreSQL's name for the type, or null where the type is gone. `keys` are the columns by
 whose values a key change is recognised: the primary key, or else the replica identity's index. If empty

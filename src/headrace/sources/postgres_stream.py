@@ -271,6 +271,7 @@ class Changes:
         spool, target.spool = target.spool, None
         spool.size = spool.file.tell()
         form = {"type": "pgoutput", "changes": True, "rows": spool.rows, "relation": target.form}
+        form["keys"] = [column["name"] for column in target.form["columns"]]  # what a table may evolve by
         file = known(target.name, spool.open, form, target.table.shown)
         target.done.append(RawFile(file.name, spool.size, *_rest(file)))
         target.name = ""
