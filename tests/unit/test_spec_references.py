@@ -106,7 +106,7 @@ def test_secrets_are_told_from_settings(tmp_path: Path) -> None:
         },
         "tables": {"t": {"keys": ["id"]}},
     }
-    expected = {"kk", "postgres://db", "written-out", "hunter22", "https://me:pw@site"}
+    expected = {"kk", "postgres://db", "written-out", "hunter22", "https://me:pw@site", "pw"}
     assert secrets(resolved, found) == expected
 
 

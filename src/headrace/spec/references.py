@@ -1,4 +1,5 @@
-"""References in a definition: `${NAME}`, `${NAME:-default}`, `${file:path}`, `${keyring:service/name}`.
+"""References in a definition: `${NAME}`, `${NAME:-default}`, `${file:path}`, `${keyring:service/name}`, and
+`${vault:…}`, `${aws:…}`, `${gcp:…}` for secret managers.
 
 What a reference stood for is known by path, so that errors and records show the reference, never the value.
 `$${` is a plain `${`.
@@ -8,10 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+from .managers import MANAGERS, look_up
 from .problem import Path as KeyPath
 from .problem import Problem
 
@@ -23,6 +27,7 @@ _SECRET = re.compile(
 _SECRET_FIELD = re.compile(
     r"(^|_)(secrets?|tokens?|passwords?|passphrase|pwd|credentials?|alerts)$|(api|access|private|pii|account)_?key$"
 )
+_USERINFO = re.compile(r"://[^/\s:@]*:?([^/\s@]*)@")
 MAX_FILE = 65_536
 
 
@@ -33,6 +38,8 @@ class Resolved:
     written: str
     value: str
     secret: bool
+    parts: tuple[str, ...] = ()
+    """Secrets within the value: `${PW}` in `postgresql://etl:${PW}@db/sales`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,8 @@ class Surroundings:
 
     environ: Mapping[str, str]
     root: Path
+    asked: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What secret managers have answered."""
 
 
 def resolve(value: Any, around: Surroundings) -> tuple[Any, dict[KeyPath, Resolved], list[Problem]]:
@@ -64,6 +73,7 @@ def resolve(value: Any, around: Surroundings) -> tuple[Any, dict[KeyPath, Resolv
 def _resolve_text(text: str, at: KeyPath, around: Surroundings) -> tuple[Resolved, Problem | None]:
     problems: list[Problem] = []
     secret = is_secret_field(at)
+    parts: list[str] = []
 
     def replace(match: re.Match[str]) -> str:
         nonlocal secret
@@ -75,11 +85,14 @@ def _resolve_text(text: str, at: KeyPath, around: Surroundings) -> tuple[Resolve
             message, hint = error.args
             problems.append(Problem(at, message, hint))
             return match[0]
-        secret = secret or hidden or bool(re.search(r"://[^/\s]*@", value))
+        hidden = hidden or bool(_USERINFO.search(value))
+        secret = secret or hidden
+        if hidden:
+            parts.append(value)
         return value
 
     value = _REFERENCE.sub(replace, text)
-    return Resolved(text, value, secret), problems[0] if problems else None
+    return Resolved(text, value, secret, tuple(parts)), problems[0] if problems else None
 
 
 def _look_up(reference: str, around: Surroundings) -> tuple[str, bool]:
@@ -89,7 +102,10 @@ def _look_up(reference: str, around: Surroundings) -> tuple[str, bool]:
         return _LOOK_UPS[kind](rest.strip(), around), True
     match = _ENV.fullmatch(reference.strip())
     if not match:
-        hint = "write ${NAME}, ${NAME:-default}, ${file:path} or ${keyring:service/name}; $${ is plain text"
+        hint = (
+            "write ${NAME}, ${NAME:-default}, ${file:path}, ${keyring:service/name}, ${vault:path#field}, "
+            "${aws:name} or ${gcp:name}; $${ is plain text"
+        )
         raise LookupError(f"`${{{reference}}}` is no reference", hint)
     name, has_default, default = match.groups()
     if around.environ.get(name):
@@ -138,7 +154,15 @@ def _from_keyring(name: str, around: Surroundings) -> str:  # noqa: ARG001  (one
     return str(value)
 
 
-_LOOK_UPS: Mapping[str, Callable[[str, Surroundings], str]] = {"file": _from_file, "keyring": _from_keyring}
+def _from_manager(kind: str, name: str, around: Surroundings) -> str:
+    return look_up(kind, name, around.environ, around.asked)
+
+
+_LOOK_UPS: Mapping[str, Callable[[str, Surroundings], str]] = {
+    "file": _from_file,
+    "keyring": _from_keyring,
+    **{kind: partial(_from_manager, kind) for kind in MANAGERS},
+}
 
 
 def is_secret_field(at: KeyPath) -> bool:
@@ -173,8 +197,11 @@ def public(value: Any, resolved: Mapping[KeyPath, Resolved]) -> Any:
 
 
 def secrets(value: Any, resolved: Mapping[KeyPath, Resolved]) -> frozenset[str]:
-    """All secret values in `value`, whether they came from references or are written out."""
-    found = {r.value for r in resolved.values() if r.secret}
+    """All secret values in `value`, whether they came from references or are written out.
+
+    Of a URL also the password alone, as drivers quote it.
+    """
+    found = {text for r in resolved.values() if r.secret for text in (r.value, *r.parts)}
 
     def note(text: str, at: KeyPath) -> str:
         if is_secret_field(at):
@@ -182,6 +209,7 @@ def secrets(value: Any, resolved: Mapping[KeyPath, Resolved]) -> frozenset[str]:
         return text
 
     _replace(value, (), note)
+    found |= {form for text in found for pw in _USERINFO.findall(text) if pw for form in (pw, unquote(pw))}
     return frozenset(found - {""})
 
 
