@@ -285,8 +285,46 @@ tables:
             shutil.rmtree(self.root)
 
 
-def test_target_equals_source_at_every_quiet_point(postgres: Postgres, tmp_path: Path) -> None:
-    bound = type("Bound", (Workload,), {"postgres": postgres, "folder": tmp_path})
+@pytest.fixture
+def bound(postgres: Postgres, tmp_path: Path) -> type[Workload]:
+    return type("Bound", (Workload,), {"postgres": postgres, "folder": tmp_path})
+
+
+def test_each_kind_of_work_by_itself(bound: type[Workload]) -> None:
+    work = bound()
+    try:
+        work.begin(seed=1)
+        work.settle()
+        work.large_transaction(seed=2)
+        work.settle()
+        for table in KEYS:
+            work.insert(table=table, seed=3, low=40, count=20, update=True)
+            for what in range(4):
+                work.update(table=table, what=what, seed=4, low=12 * what, count=15)
+            work.swap(table=table, low=10, count=9)
+            work.settle()
+            work.snapshot_again(table=table)
+            work.delete(table=table, low=30, count=5)
+            work.rewrite(table=table, seed=5, low=35, count=9)
+            work.settle()
+            work.update(table=table, what=0, seed=6, low=0, count=90)
+            work.add_column(table=table, seed=7)
+            work.settle()
+            work.change_identity()
+            work.drop_column(table=table)
+            work.update(table=table, what=1, seed=8, low=0, count=60)
+            work.roll_back(table=table, seed=9, low=20)
+            work.rename(low=0, count=60)
+            work.move_file(table=table)
+            work.settle()
+        work.widen_column()
+        work.truncate(tables="plain, wide", seed=10, refill=True)
+        work.run_while_others_write(seed=11)
+    finally:
+        work.teardown()
+
+
+def test_target_equals_source_at_every_quiet_point(bound: type[Workload]) -> None:
     run_state_machine_as_test(
         bound,
         settings=settings(
