@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from postgres_lake import ORDERS, Lake, same
@@ -13,6 +14,7 @@ from services import Database, Postgres
 
 from headrace.errors import ConfigError, Gap, TransientError
 from headrace.sources.postgres import Postgres as Source
+from headrace.sources.postgres_server import Server
 from headrace.testing.source import Ledger
 
 
@@ -134,6 +136,55 @@ def test_an_open_transaction_that_holds_up_the_slot_is_named(lake: Lake) -> None
     same(lake)
 
 
+def test_a_server_without_a_logical_log_is_refused(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = Server.rows
+
+    def rows(server: Server, con: Any, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
+        return [("replica",)] if query == "show wal_level" else looked(server, con, query, values)
+
+    monkeypatch.setattr(Server, "rows", rows)
+    with pytest.raises(ConfigError, match="no logical WAL") as error:
+        lake.run()
+    assert "ALTER SYSTEM SET wal_level" in str(error.value.hint)
+    assert lake.database.sql("select 1 from pg_publication") == []
+
+
+def test_tables_whose_changes_cannot_be_had_are_refused_before_anything_is_made(lake: Lake) -> None:
+    lake.database.sql(
+        "create unlogged table fleeting (id int primary key)",
+        "create view seen as select * from orders",
+        "create table silent (id int primary key)",
+        "alter table silent replica identity nothing",
+    )
+    for table, match in (
+        ("fleeting", "is unlogged"),
+        ("seen", "no table with changes of its own"),
+        ("silent", "REPLICA IDENTITY|refuses updates"),
+        ("nowhere", "matches nothing"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            lake.run(tables=["orders", table])
+    assert lake.database.sql("select 1 from pg_publication") == []
+    assert lake.database.sql("select 1 from pg_replication_slots where slot_name = 'headrace_pg'") == []
+
+
+def test_a_policy_that_hides_rows_is_an_error_and_no_filter(lake: Lake) -> None:
+    lake.database.sql(
+        "drop role if exists reader",
+        "create role reader login replication",
+        "grant select on orders to reader",
+        "create publication headrace_pg for table orders",
+        "alter table orders enable row level security",
+        "create policy few on orders using (id < 5)",
+    )
+    source = Source(name="pg", dsn=lake.database.dsn.replace("postgres@", "reader@"), tables=["orders"])
+    try:
+        with pytest.raises(ConfigError, match="row-level security"):
+            list(source.read("pg", None, Ledger()))
+    finally:
+        lake.database.sql("drop owned by reader", "drop role reader")
+
+
 @pytest.mark.parametrize(
     ("prepare", "match", "hint"),
     [
@@ -183,8 +234,6 @@ def test_passwords_are_in_no_error() -> None:
 
 
 def test_servers_elsewhere_must_prove_their_name() -> None:
-    from headrace.sources.postgres_server import Server
-
     assert Server("host=db.example.com dbname=x", "pg").params["sslmode"] == "verify-full"
     assert Server("host=db.example.com sslmode=require", "pg").params["sslmode"] == "require"
     assert "sslmode" not in Server("host=127.0.0.1", "pg").params
