@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from headrace.errors import ConfigError
 from headrace.run.corrections import fix
 from headrace.run.inspect import query, tables
+from headrace.run.retention import expire
+from headrace.run.runner import open_storage
 from headrace.spec.load import load
 from tests.projects import go, headrace, rows
 
@@ -199,3 +202,35 @@ def test_a_table_of_changes_needs_keys_and_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "pipeline.yml").write_text(ORDERS.replace("    keys: [id]\n", ""))
     with pytest.raises(ConfigError, match=r"table `orders`: a table of changes needs `keys`"):
         load(tmp_path)
+
+
+def test_changes_that_leave_bronze_leave_what_they_did(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yml").write_text(ORDERS.replace("keys: [id]", "keys: [id]\n    history: true"))
+    waits = {**change("u", 4, 1, qty=2), "unchanged": ["note"]}
+    ended = {"op": "t", "sequence": f"{6:08}"}
+    days: list[list[dict[str, Any]]] = [
+        [change("r", 1, 1, qty=1, note="long"), change("r", 1, 2, qty=1, note="x")],
+        [waits, change("d", 5, 2)],
+        [change("c", 5, 3, qty=1, note="z"), ended, change("c", 7, 4, qty=1, note="n")],
+        [{**change("u", 8, 4, qty=5), "unchanged": ["note"]}, change("c", 9, 5, qty=-1, note="bad")],
+        [{**change("u", 10, 4, qty=6), "unchanged": ["note"]}],
+    ]
+    for number, day in enumerate(days):
+        put(tmp_path, f"{number}", *day)
+        go(tmp_path)
+        if number == 1:  # a base that later ones are put upon
+            assert len(gone(tmp_path)) == 2
+    before = {name: rows(tmp_path, name) for name in ("silver.orders", "silver.orders_history")}
+    # what has a bad row stays, and so does all that came after it
+    assert gone(tmp_path) == ["2.jsonl"]
+    assert go(tmp_path, rebuild=["orders"]).status == "success"
+    assert {name: rows(tmp_path, name) for name in before} == before
+    shown = list(query(load(tmp_path), "SELECT id, qty, note FROM silver.orders")[1])
+    assert shown == [(4, 6, "n")]
+
+
+def gone(root: Path) -> list[str]:
+    """Names of the objects that an expiry long after takes away."""
+    project = load(root)
+    taken = expire(project, open_storage(project), now=datetime.now(UTC) + timedelta(days=91))
+    return sorted(key.rpartition("/")[2].partition("-")[2] for key in taken.objects)

@@ -9,10 +9,10 @@ from pathlib import Path
 from ..core import Frame, Outcome, TableAt, Write, Written
 from ..spec.pipeline import TableSpec
 from ..sql import compile_table
-from ..store.base import Base
+from ..store.base import Base, expired, newest
 from ..store.records import RefineLog, utc
 from ..store.storage import sync_files
-from .origin import Objects
+from .origin import Objects, chosen
 from .refine import Refinery, inputs_of, ledger_of, parts_of
 
 
@@ -41,8 +41,13 @@ def grown(
         for reference in step.references
     }
 
+    if work.spec.changes and (late := _behind(work, objects)):
+        return None, late
+
     def run(some: Objects) -> Outcome:
         inputs = inputs_of(work, some, references, (-1, last.corrections))
+        if work.spec.changes and base:  # what a change leaves out, and what a truncation reaches
+            inputs["target"] = base.at(f"silver.{work.name}")
         return work.engine.run(step, inputs, epoch=last.epoch, now=utc())
 
     outcome = run(objects)
@@ -60,6 +65,19 @@ def grown(
     new = [file.path for at in outputs.values() for file in at.files if file.path.is_relative_to(into)]
     sync_files(new, work.storage.root)
     return replace(known, outputs=outputs, objects=known.objects + len(objects)), set()
+
+
+def _behind(work: Refinery, objects: Objects) -> set[str]:
+    """Keys of objects that came after one that stays: a change may rest on the one before it."""
+    state = expired(work.storage, newest(work.storage))
+    going = {item.key for _, (_, item) in objects}
+    every = chosen(work.lands, {source: (-1, land.epoch) for source, land in work.lands.items()})
+    stay = [
+        item.arrived
+        for source, (epoch, item) in every
+        if item.key not in going and not state.lacks(work.lands[source].stream, epoch, item)
+    ]
+    return {item.key for _, (_, item) in objects if stay and item.arrived > min(stay)}
 
 
 def _applied(work: Refinery, at: TableAt, write: Write, frame: Frame, into: Path) -> tuple[TableAt, Written]:
