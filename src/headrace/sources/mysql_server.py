@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pymysql
@@ -99,7 +99,7 @@ class Server:
                 autocommit=True,
                 connect_timeout=15,
                 read_timeout=600,
-                conv={**encoders},
+                conv=cast(Any, encoders),
                 client_flag=CLIENT.FOUND_ROWS,
                 init_command=SESSION,
             )
