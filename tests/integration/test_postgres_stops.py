@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from postgres_lake import ORDERS, Lake, same
-from services import Database, Postgres
+from services import Database, Postgres, missing
 
 from headrace.errors import ConfigError, Gap, TransientError
 from headrace.sources.postgres import Postgres as Source
 from headrace.sources.postgres_server import Server
 from headrace.testing.source import Ledger
+
+READER, WEAK = "headrace_test_reader", "headrace_test_weak"
 
 
 @pytest.fixture
@@ -45,7 +47,9 @@ def test_a_slot_ahead_of_bronze_stops_loudly(lake: Lake) -> None:
         lake.run()
 
 
-def test_a_slot_invalidated_by_the_server_stops_loudly(lake: Lake) -> None:
+def test_a_slot_invalidated_by_the_server_stops_loudly(lake: Lake, postgres: Postgres) -> None:
+    if postgres.folder is None:
+        missing("a PostgreSQL server of our own, whose settings may be changed")
     lake.run()
     admin = Database(lake.database.server, "postgres")
     admin.sql("alter system set max_slot_wal_keep_size = '1MB'", "select pg_reload_conf()")
@@ -70,7 +74,8 @@ def test_a_slot_invalidated_by_the_server_stops_loudly(lake: Lake) -> None:
 def test_a_server_that_was_restored_to_an_earlier_state_stops_loudly(lake: Lake, postgres: Postgres) -> None:
     lake.run()
     if postgres.folder is None:
-        pytest.skip("HEADRACE_TEST_POSTGRES is somebody else's server: it cannot be restored")
+        missing("a PostgreSQL server of our own, which may be restored")
+    assert postgres.folder is not None
     postgres.stop("fast")
     data = postgres.folder / "data"
     (data / "recovery.signal").touch()
@@ -170,60 +175,70 @@ def test_tables_whose_changes_cannot_be_had_are_refused_before_anything_is_made(
 
 def test_a_policy_that_hides_rows_is_an_error_and_no_filter(lake: Lake) -> None:
     lake.database.sql(
-        "drop role if exists reader",
-        "create role reader login replication",
-        "grant select on orders to reader",
+        f"drop role if exists {READER}",
+        f"create role {READER} login replication",
+        f"grant select on orders to {READER}",
         "create publication headrace_pg for table orders",
         "alter table orders enable row level security",
         "create policy few on orders using (id < 5)",
     )
-    source = Source(name="pg", dsn=lake.database.dsn.replace("postgres@", "reader@"), tables=["orders"])
+    source = Source(name="pg", dsn=lake.database.dsn.replace("postgres@", f"{READER}@"), tables=["orders"])
     try:
         with pytest.raises(ConfigError, match="row-level security"):
             list(source.read("pg", None, Ledger()))
     finally:
-        lake.database.sql("drop owned by reader", "drop role reader")
+        lake.database.sql(f"drop owned by {READER}", f"drop role {READER}")
 
 
 @pytest.mark.parametrize(
     ("prepare", "match", "hint"),
     [
         ([], "may not read public.orders", "GRANT SELECT"),
-        (["grant select on orders to weak"], "permission denied for database", "CREATE PUBLICATION"),
         (
-            ["grant select on orders to weak", "create publication headrace_pg for table orders"],
+            [f"grant select on orders to {WEAK}"],
+            "permission denied for database",
+            "CREATE PUBLICATION",
+        ),
+        (
+            [
+                f"grant select on orders to {WEAK}",
+                "create publication headrace_pg for table orders",
+            ],
             "replication",
             "REPLICATION",
         ),
     ],
 )
 def test_missing_rights_come_with_the_sql(lake: Lake, prepare: Sequence[str], match: str, hint: str) -> None:
-    lake.database.sql("drop role if exists weak", "create role weak login", *prepare)
+    lake.database.sql(f"drop role if exists {WEAK}", f"create role {WEAK} login", *prepare)
     source = Source(
-        name="pg", dsn=lake.database.dsn.replace("postgres@", "weak@"), tables=["orders"], timeout=5
+        name="pg",
+        dsn=lake.database.dsn.replace("postgres@", f"{WEAK}@"),
+        tables=["orders"],
+        timeout=5,
     )
     try:
         with pytest.raises(ConfigError, match=match) as error:
             list(source.read("pg", None, Ledger()))
         assert hint in str(error.value.hint)
     finally:
-        lake.database.sql("drop owned by weak", "drop role weak")
+        lake.database.sql(f"drop owned by {WEAK}", f"drop role {WEAK}")
 
 
 def test_a_role_with_just_the_rights_of_the_docs_is_enough(lake: Lake) -> None:
     lake.database.sql(
-        "drop role if exists reader",
-        "create role reader login replication",
-        "grant select on orders to reader",
+        f"drop role if exists {READER}",
+        f"create role {READER} login replication",
+        f"grant select on orders to {READER}",
         "create publication headrace_pg for table orders",
     )
     try:
-        lake.database.server.url = lake.database.server.url.replace("postgres@", "reader@")
+        lake.database.server.url = lake.database.server.url.replace("postgres@", f"{READER}@")
         lake.run()
         assert len(lake.state()) == 100
     finally:
-        lake.database.server.url = lake.database.server.url.replace("reader@", "postgres@")
-        lake.database.sql("drop owned by reader", "drop role reader")
+        lake.database.server.url = lake.database.server.url.replace(f"{READER}@", "postgres@")
+        lake.database.sql(f"drop owned by {READER}", f"drop role {READER}")
 
 
 def test_passwords_are_in_no_error() -> None:
