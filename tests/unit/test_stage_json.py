@@ -262,7 +262,7 @@ def _is_json(text: str) -> bool:
     [
         ('{"data": {"items": [{"a": 1.50}, {"a": "x"}], "n": 2}}', ["data", "items"], ["1.50", "x"]),
         ('{"edges": [{"node": {"a": 1}}, {"node": {"a": 2}}]}', ["edges", "*", "node"], ["1", "2"]),
-        ('{"days": [{"rows": [{"a": 1}]}, {"rows": [{"a": 2}, {"a": 3}]}]}', ["days", "*", "rows"], ["1", "2", "3"]),
+        ('{"d": [{"r": [{"a": 1}]}, {"r": [{"a": 2}, {"a": 3}]}]}', ["d", "*", "r"], ["1", "2", "3"]),
         ('{"data": {"a": 7}}', ["data"], ["7"]),
         ('{"data": null}', ["data"], []),
         ('{"data.items": [{"a": 0}], "data": {"items": [{"a": 1}]}}', ["data", "items"], ["1"]),
@@ -271,7 +271,7 @@ def _is_json(text: str) -> bool:
 def test_records_lie_at_the_end_of_a_path(
     tmp_path: Path, body: str, path: list[str], found: list[str]
 ) -> None:
-    """What a source of pages says of its own; a single text names one key, as a file's inspection finds it."""
+    """What a source of pages says; a single text names one key, as the inspection of a file finds it."""
     page = tmp_path / "page.json"
     page.write_text(body)
     form = {"type": "json", "encoding": "utf-8", "records": path, "keys": ["a"]}
@@ -281,3 +281,47 @@ def test_records_lie_at_the_end_of_a_path(
     rows = con.execute(f"SELECT a, _line FROM {done.relation} ORDER BY _line").fetchall()
     assert rows == [(value, line) for line, value in enumerate(found, 1)]
     assert con.execute(f"SELECT count(*) FROM {done.rejects}").fetchall() == [(0,)]
+
+
+PAGES = [
+    '{"d": [{"a": 1.50, "b": "x"}, {"a": 2}, {"a": "\\u00e9", "b": null}]}',
+    '{"d": []}',
+    '{"d": [{"a": 3, "a": 4}, 7, {"b": {"c": 1}}, {"a": NaN}]}',
+    '{"d": [{"a": 5},\n  {"a":\n 6}]}',
+    '{"d": [{"a": 7}, {"a": 8}',
+    '{"d": [{"a": 9}]} and more',
+    '{"n": 1}',
+    '{"d": [{"a": 12345678901234567890123, "b": 1e-7}, {"a": "line\\nbreak"}]}',
+    '{"d": [{"A": "case"}, {"a": "\\ud800"}]}',
+    '{"d": [{"a": ""}, {"a": " "}, {}, {"b": true}]}',
+]
+
+
+@pytest.mark.parametrize("columns", [{"a": ["a"], "b": ["b"]}, {"a": ["a"], "c": ["b.c"]}])
+def test_pages_laid_out_as_lines_say_what_their_documents_say(
+    tmp_path: Path, columns: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for number, body in enumerate(PAGES * 3):
+        page = tmp_path / f"{number}.json"
+        page.write_text(body)
+        form = {"type": "json", "encoding": "utf-8", "records": ["d"], "keys": ["a", "b"]}
+        item = Landed(
+            f"k{number}", f"page{number}", len(body), "", None, form, arrived="2026-01-01T00:00:00Z"
+        )
+        files.append((1, item, page))
+
+    def found(fast: bool) -> tuple[list[object], list[object], object]:
+        if not fast:
+            monkeypatch.setattr(module, "laid_out", lambda *_: None)
+        con = duckdb.connect()
+        done = stage(con, [RawInput("s", files)], columns, scratch=tmp_path / f"scratch{fast}")
+        names = ", ".join(columns)
+        rows = con.execute(f"SELECT {names}, _file, _line FROM {done.relation} ORDER BY ALL").fetchall()
+        bad = con.execute(f"SELECT _file, _line, _raw, _rule FROM {done.rejects} ORDER BY ALL").fetchall()
+        return rows, bad, done.records
+
+    fast, slow = found(True), found(False)
+    assert fast == slow
+    assert len(slow[0]) > 30
+    assert len(slow[1]) > 10

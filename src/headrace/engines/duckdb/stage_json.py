@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, BinaryIO
 
@@ -18,6 +18,7 @@ from .normalise import is_plain
 from .raw import BLOCK, BROKEN, as_text, bare, line_end, lines, open_plain, raw_lines
 from .stage_extract import GOOD, extraction
 from .stage_lines import line_at, place
+from .stage_pages import TOGETHER, laid_out
 from .stage_parts import Part, Stage, StagedFile, Wanted, ident, text
 from .stage_read import FAILED, LINES, Reading, load
 from .stage_slow import UNREADABLE, Numbered, decoded
@@ -25,6 +26,7 @@ from .stage_strict import MALFORMED, Broken, Path, Paths, Text, documents, fold,
 
 ARRAY_FROM = 1 << 20  # a smaller document is not worth a second reader
 OBJECT = 64 << 20  # bytes of one element of an array
+ByHand = Callable[[Stage, StagedFile, Paths], None]
 KEPT = 1 << 20  # characters of what follows a break in a document that its reject keeps
 
 
@@ -81,14 +83,32 @@ def stage_jsonl(stage: Stage, files: Sequence[StagedFile], wanted: Paths | None 
 def stage_json(stage: Stage, files: Sequence[StagedFile]) -> None:
     """Stages documents: an array of objects, one object, or one that holds the records under one key."""
     wanted = paths(stage.wanted, (f.form for f in files))
+    pages: list[Reading] = []
     for file in files:
+        if page := laid_out(stage, file):
+            pages.append(page)
+            if len(pages) == TOGETHER:
+                _read_pages(stage, pages, wanted)
+                pages = []
+            continue
         plain = is_plain(file.form) and file.form.get("compression") is None and not file.form.get("records")
         if not (plain and file.landed.bytes >= ARRAY_FROM and _read_array(stage, file, wanted)):
             _judge_document(stage, file, wanted)
+    if pages:
+        _read_pages(stage, pages, wanted)
 
 
-def _read_lines(stage: Stage, group: list[Reading], wanted: Paths) -> None:
+def _read_pages(stage: Stage, pages: list[Reading], wanted: Paths) -> None:
+    _read_lines(stage, pages, wanted, _judge_document)
+    for page in pages:
+        page.path.unlink()
+
+
+def _read_lines(stage: Stage, group: list[Reading], wanted: Paths, by_hand: ByHand | None = None) -> None:
+    """Reads a record a line; `by_hand` takes the files for which that does not add up."""
+    slowly = by_hand or _judge_lines
     part = Part(stage.table("json"), [r.file for r in group], delta=[0] * len(group))
+    part.paths = [str(r.path) for r in group]
     part.carried += ["_k", "_j", *(["_f"] if len(group) > 1 else [])]
     options = f"{LINES}, compression={text(str(group[0].form.get('compression') or 'none'))}"
     query = extraction(wanted, "coalesce(c0, '')", len(group) > 1, _usual(group[0], wanted))
@@ -97,19 +117,19 @@ def _read_lines(stage: Stage, group: list[Reading], wanted: Paths) -> None:
     except FAILED:
         stage.drop(part)
         if len(group) == 1:
-            _judge_lines(stage, group[0].file, wanted)
+            slowly(stage, group[0].file, wanted)
             return
         for half in (group[: len(group) // 2], group[len(group) // 2 :]):
-            _read_lines(stage, [Reading(r.file, r.path, r.form) for r in half], wanted)
+            _read_lines(stage, [Reading(r.file, r.path, r.form) for r in half], wanted, by_hand)
         return
     doubtful = _doubtful(stage, part, group)
-    numbers, by_hand = [0] * len(group), []
+    numbers, odd = [0] * len(group), []
     for index, reading in enumerate(group):
         # Blank lines are rows here, so a row or refused line is one line each; else the file is read by hand.
         total = int(reading.form.get("lines") or reading.rows + len(reading.broken))
         segments = place(1, total, reading.rows, [(b.line, 1) for b in reading.broken], (), ())
         if segments is None:
-            by_hand.append(reading)
+            odd.append(reading)
             part.drop_rows(reading.first, reading.rows)
             continue
         part.locate(index, reading.first, reading.rows, segments)
@@ -122,8 +142,8 @@ def _read_lines(stage: Stage, group: list[Reading], wanted: Paths) -> None:
         refused = raw_lines(reading.path, reading.form, [(b.line, 1) for b in reading.broken])
         _judge_bytes(stage, reading.file, zip((b.line for b in reading.broken), refused, strict=True), wanted)
     stage.add(part, numbers)
-    for reading in by_hand:
-        _judge_lines(stage, reading.file, wanted)
+    for reading in odd:
+        slowly(stage, reading.file, wanted)
 
 
 def _usual(reading: Reading, wanted: Paths) -> Mapping[Path, Sequence[str]]:
@@ -223,7 +243,7 @@ def _judge_document(stage: Stage, file: StagedFile, wanted: Paths) -> None:
         source: Text | None = None
         try:
             with closing(open_plain(file.path, file.form.get("compression"))) as stream:
-                source = Text(_blocks(stream, file.encoding))
+                source = Text(blocks(stream, file.encoding))
                 for element in documents(source, file.form.get("records")):
                     record += 1
                     yield record, element
@@ -240,7 +260,8 @@ def _judge_document(stage: Stage, file: StagedFile, wanted: Paths) -> None:
         stage.reject(file, [(record + 1, flaw[1][:KEPT].replace("\0", "\\x00"), flaw[0])])
 
 
-def _blocks(stream: BinaryIO, encoding: str) -> Iterator[str]:
+def blocks(stream: BinaryIO, encoding: str) -> Iterator[str]:
+    """The text of a stream, piece by piece."""
     # A document that mixes encodings has no lines to tell them by; it is judged as UTF-8.
     name = "utf-8" if encoding == "mixed" else encoding
     decoder = codecs.getincrementaldecoder(name)("strict")

@@ -73,6 +73,9 @@ _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_float=Number, parse_int=Number, parse_constant=_constant
 )
 
+_ENDS = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=_constant)
+"""Finds where a value ends; for that nothing of it need be kept."""
+
 
 def judge(source: str, paths: Paths) -> tuple[list[str | None] | None, str | None]:
     """The texts of one record, or None and the rule that it breaks."""
@@ -210,7 +213,7 @@ class Text:
         wanted = 0
         while True:
             try:
-                _, end = _DECODER.raw_decode(self.buffer, self.at)
+                _, end = _ENDS.raw_decode(self.buffer, self.at)
             except ValueError:
                 if not self.more():
                     raise
