@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import signal
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace import failpoints
-from headrace.errors import ConfigError
+from headrace.errors import Busy, ConfigError
 from headrace.run.backup import backup
 from headrace.run.corrections import fix as correct
 from headrace.run.forget import forget
@@ -22,6 +25,8 @@ from headrace.run.retention import expire
 from headrace.run.runner import open_storage
 from headrace.run.verify import verify
 from headrace.spec.load import load
+from headrace.store.base import commit as commit_base
+from headrace.store.records import RefineLog
 from tests.projects import PIPELINE, content, go, headrace, make, put
 
 PLACES = [place for place in failpoints.PLACES if place.startswith("forget")]
@@ -191,9 +196,9 @@ def test_a_hashed_column_and_an_encrypted_lake(tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_cannot_be_taken_apart_is_refused_before_anything_changes(root: Path) -> None:
-    (root / "data/doc.json").write_text(json.dumps([{"order_id": 1, "customer": ANN, "amount": 1}]))
-    text = (root / "pipeline.yml").read_text().replace("data/*.csv", '["data/*.csv", "data/*.json"]')
-    (root / "pipeline.yml").write_text(text.replace('path: ["data', 'path: ["data'))
+    (root / "data/notes.txt").write_text(f"a line about {ANN}\nand another\n")
+    text = (root / "pipeline.yml").read_text().replace("data/*.csv", '["data/*.csv", "data/*.txt"]')
+    (root / "pipeline.yml").write_text(text)
     go(root)
     before = content(root)
     with pytest.raises(ConfigError, match="single records cannot be taken"):
@@ -201,6 +206,89 @@ def test_what_cannot_be_taken_apart_is_refused_before_anything_changes(root: Pat
     assert content(root) == before
     with pytest.raises(ConfigError, match="no table has a column"):
         list(forget(load(root), "nobody", "x"))
+
+
+RECORDS = [
+    {"order_id": 1, "Customer": BOB, "amount": "1.10", "updated_at": "2026-01-01T00:00:00", "tags": ["x"]},
+    {"order_id": 2, "Customer": f" {ANN.upper()}", "amount": "2.00", "updated_at": None, "tags": []},
+    {"order_id": 3, "Customer": f"not {ANN}", "amount": "x", "updated_at": None, "tags": ["y", "z"]},
+    {"order_id": 4, "Customer": ANN, "amount": "x", "updated_at": None, "tags": []},
+    {"order_id": 5, "Customer": BOB, "amount": "5.00", "updated_at": "2026-01-05T00:00:00", "tags": []},
+]
+
+
+def _written(folder: Path, form: str) -> None:
+    import duckdb
+
+    plain = folder / "r.json"
+    plain.write_text(json.dumps(RECORDS, indent=1))
+    name = form.removesuffix(".gz")
+    if name == "jsonl":
+        text = "".join(json.dumps(record).replace("@", "\\u0040") + "\n" for record in RECORDS)
+        (folder / "r.jsonl").write_text(text)
+    elif name == "envelope.json":
+        (folder / "r.envelope.json").write_text(json.dumps({"n": 5, "rows": RECORDS}))
+    elif name == "parquet":
+        read = f"read_json('{plain}', columns={{order_id: 'INTEGER', Customer: 'VARCHAR', amount: 'VARCHAR', "
+        read += "updated_at: 'TIMESTAMP', tags: 'VARCHAR[]'})"
+        duckdb.execute(f"COPY (SELECT * FROM {read}) TO '{folder / 'r.parquet'}' (FORMAT parquet)")
+    elif name == "avro":
+        fastavro = pytest.importorskip("fastavro")
+        fields = [{"name": "order_id", "type": "int"}, {"name": "tags", "type": _ARRAY}]
+        fields += [{"name": n, "type": ["null", "string"]} for n in ("Customer", "amount", "updated_at")]
+        with (folder / "r.avro").open("wb") as out:
+            fastavro.writer(out, {"type": "record", "name": "r", "fields": fields}, RECORDS)
+    if name != "json":
+        plain.unlink()
+    if form.endswith(".gz"):
+        path = folder / f"r.{name}"
+        (folder / f"r.{form}").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+
+
+_ARRAY = {"type": "array", "items": "string"}
+FORMS = ["json", "json.gz", "jsonl", "jsonl.gz", "envelope.json", "parquet", "parquet.gz", "avro"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_records_leave_files_of_every_format_and_the_others_keep_their_numbers(
+    tmp_path: Path, form: str
+) -> None:
+    pipeline = PIPELINE.replace("data/*.csv", "data/r.*").replace(
+        "      rules:", "        tags: {type: json}\n      rules:"
+    )
+    root = make(tmp_path, pipeline=pipeline)
+    _written(root / "data", form)
+    assert go(root).status == "success"
+    mine = [str(row) for row in content(root)["silver.orders"]]
+    assert len(mine) == 3, content(root)["quarantine.orders"]
+    before = others(root)
+    assert erase(root)["erase from bronze"].count == 2
+    assert not erase(root, dry_run=True)["erase from bronze"].count
+    assert _but_raw(content(root)) == _but_raw(before)
+    assert everywhere(root / "lake", ANN) in ([], everywhere(root / "lake", f"not {ANN}"))
+    assert go(root).tables[0].noop
+    assert all(not verdict.faults for verdict in verify(open_storage(load(root))))
+
+
+def _but_raw(tables: dict[str, list[tuple[object, ...]]]) -> dict[str, list[list[str]]]:
+    """Without the raw texts of quarantine, which are the lines of the new file now."""
+    return {
+        name: [[str(v) for v in row if not str(v).startswith("{")] for row in rows]
+        for name, rows in tables.items()
+    }
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_refused(tmp_path: Path) -> None:
+    root = make(
+        tmp_path, pipeline=PIPELINE.replace("path: data/*.csv", "path: data/*.json, truncated: accept")
+    )
+    (root / "data/r.json").write_text(json.dumps(RECORDS)[:-150])
+    go(root)
+    before = content(root)
+    with pytest.raises(ConfigError, match=r"data/r.json .*: it cannot be searched: it breaks after record"):
+        erase(root)
+    assert content(root) == before
 
 
 def test_corrections_of_the_subjects_rows_go_too(root: Path) -> None:
@@ -231,3 +319,30 @@ def test_bases_of_expired_bronze_forget_too(tmp_path: Path) -> None:
     erase(root, f"not {ANN}")
     left = everywhere(root / "lake", ANN)
     assert all(path.startswith("_headrace/expired/") for path in left), "bounds of old bases, see operations"
+
+
+def test_bases_that_an_epoch_planned_meanwhile_may_read_are_not_taken_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = [line for place, line in enumerate(lines(0)) if place not in (3, 4)]
+    root = make(tmp_path / "p", {"0.csv": good, "1.csv": lines(1)})
+    assert go(root).status == "success"
+    storage = open_storage(load(root))
+    expire(load(root), storage, now=datetime.now(UTC) + timedelta(days=100))
+    before = set((root / "lake/base").rglob("*.parquet"))
+    wanted = others(root)
+
+    def planned(*given: Any) -> Any:
+        log = RefineLog(storage, "orders")
+        log.plan(replace(log.planned(log.epoch), prev=log.epoch, next=log.next_number()))
+        return commit_base(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("headrace.run.forget.commit_base", planned)
+        with pytest.raises(Busy, match="planned in the meantime"):
+            erase(root)
+    assert before <= set((root / "lake/base").rglob("*.parquet"))
+    assert go(root).status == "success"
+    erase(root)
+    assert not before & set((root / "lake/base").rglob("*.parquet"))
+    assert content(root) == wanted

@@ -106,19 +106,20 @@ def forget(
         replaced, records = _rewritten(work, dry_run=dry_run)
         yield Step("erase from bronze", records, 0, f"records in {len(replaced)} objects")
         if unseen := _unseen(work):
-            why = f"{unseen} objects of compressed formats (Parquet, Avro, Excel) were not searched"
+            why = f"{unseen} objects of formats that cannot be taken apart were not searched"
             yield Step("search bronze", note=why, skipped=True)
         if dry_run:
             return
         storage.sync(item["key"] for item in replaced.values())
         reach("forget.rewritten")
         bases, gone = _bases(work)
+        unused = _unused(work, bases) if gone else _unused(work, expired(storage).bases)
         if replaced or gone:
             salt = secrets.token_hex(16)
             forgotten.commit(storage, _erasure(work, replaced, records, salt, reason))
             reach("forget.record")
-        if gone:  # after the record: found again if we are killed here
-            _swap(work, bases)
+        if gone or unused:  # after the record: found again if we are killed here
+            _swap(work, bases, unused)
             yield Step("erase from bases", gone, 0, "rows")
         yield from _cleaned(work)
 
@@ -166,12 +167,12 @@ def _rewritten(work: Request, *, dry_run: bool) -> tuple[dict[str, dict[str, Any
             path = work.storage.checked(item, work.scratch)
             clean = work.scratch / f"{uuid.uuid4().hex}.clean"
             try:
-                count = work.engine.erase(path, item.format, names, work.value, clean)
+                count, form = work.engine.erase(path, item.format, names, work.value, clean)
             except ConfigError as error:
                 raise ConfigError(error.message, hint=error.hint, where=f"{item.name} ({item.key})") from None
             if count:
                 records += count
-                found[item.key] = {} if dry_run else _stored(work.storage, item, clean, count)
+                found[item.key] = {} if dry_run else _stored(work.storage, item, clean, (count, form))
     return found, records
 
 
@@ -179,21 +180,25 @@ def _unseen(work: Request) -> int:
     """How many objects there are in whose bytes a value cannot be seen."""
     state = expired(work.storage)
     return sum(
-        item.format.get("type") not in ("csv", "jsonl", "json", "text", "corrections")
+        item.format.get("type") not in work.engine.searched
         for _, log in _logs(work)
         for epoch, item in log.objects(-1, log.epoch)
         if not state.lacks(log.stream, epoch, item)
     )
 
 
-def _stored(storage: LocalStorage, item: Landed, clean: Path, count: int) -> dict[str, Any]:
+def _stored(
+    storage: LocalStorage, item: Landed, clean: Path, erased: tuple[int, Mapping[str, Any]]
+) -> dict[str, Any]:
+    count, form = erased[0], dict(erased[1])
     folder, _, name = item.key.rpartition("/")
     key = f"{folder}/{uuid.uuid4().hex}-{name.partition('-')[2] or name}"
+    if form.get("type") != item.format.get("type"):
+        key += f".{form['type']}"
     data = clean.read_bytes()
     storage.write(key, [data])
     clean.unlink()
     rows = None if item.rows is None else item.rows - count
-    form = {**item.format, "compression": None}
     if "rows" in form and form["rows"] is not None:
         form["rows"] -= count
     return {
@@ -227,15 +232,27 @@ def _bases(work: Request) -> tuple[dict[str, Base], int]:
     return bases, gone
 
 
-def _swap(work: Request, bases: dict[str, Base]) -> None:
-    """Makes new bases those of the lake, by one record, and deletes the old ones' files."""
+def _unused(work: Request, bases: Mapping[str, Base]) -> set[str]:
+    """Keys of files that are of none of `bases`: what an expiry or erasure that was killed has left, too."""
+    kept = {file.path for base in bases.values() for at in base.outputs.values() for file in at.files}
+    return {key for key in work.storage.list(DATA) if work.storage.path(key) not in kept}
+
+
+def _swap(work: Request, bases: dict[str, Base], unused: set[str]) -> None:
+    """Makes new bases those of the lake, by one record, and deletes all other files of bases.
+
+    Raises `Busy`, with nothing deleted, if an epoch has been planned since: it may read the old ones.
+    """
     state = expired(work.storage)
     record = Expired(0, utc(), state.gone, bases, {}, uuid.uuid4().hex)
     commit_base(work.storage, state, record)
-    old = {file.path for base in state.bases.values() for at in base.outputs.values() for file in at.files}
-    kept = {file.path for base in bases.values() for at in base.outputs.values() for file in at.files}
-    for path in old - kept:
-        path.unlink(missing_ok=True)
+    for name in work.project.config.tables:
+        if plans := RefineLog(work.storage, name).open_plans():
+            raise Busy(
+                f"table `{name}`: epoch {plans[-1].next} was planned in the meantime",
+                hint="`headrace run`, then `headrace forget` again: it does the rest",
+            )
+    work.storage.delete(unused)
 
 
 def _is(work: Request, table: str) -> str:

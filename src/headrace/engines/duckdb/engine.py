@@ -15,7 +15,7 @@ from ...core import DataFile, Frame, Input, Outcome, RawInput, Rewrite, TableAt,
 from ...errors import SystemFault
 from .budget import budget
 from .corrections import history, passed, strays
-from .erase import erase
+from .erase import SEARCHED, erase
 from .frame import Session
 from .refine import refine
 from .rewrite import kept_rows, rewrite
@@ -36,6 +36,8 @@ class DuckEngine:
     """
 
     dialect = "duckdb"
+    searched = SEARCHED
+    """Types of files in which `erase` finds a value if it is there."""
 
     def __init__(
         self,
@@ -140,7 +142,9 @@ class DuckEngine:
         return kept_rows(self.session, target, files, where, into)
 
     @staticmethod
-    def erase(path: Path, form: Mapping[str, Any], names: Sequence[str], value: str, to: Path) -> int:
+    def erase(
+        path: Path, form: Mapping[str, Any], names: Sequence[str], value: str, to: Path
+    ) -> tuple[int, Mapping[str, Any]]:
         """Blanks one subject's records out of a copy of a file; see `erase.erase`."""
         return erase(path, form, names, value, to)
 

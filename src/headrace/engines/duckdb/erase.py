@@ -12,28 +12,39 @@ from typing import Any
 
 from headrace.errors import ConfigError
 
+from .erase_records import READERS, erase_records
 from .raw import line_end, lines, open_plain
+from .stage_strict import fold
 
 LONGEST = 1_000
 """Lines of a record; a longer one is an unclosed quote, and then lines are judged by their text alone."""
 
 
-def erase(path: Path, form: Mapping[str, Any], names: Sequence[str], value: str, to: Path) -> int:
-    """Copies the plain bytes of `path` to `to` without the records whose field `names` is `value`; how many.
+SEARCHED = ("csv", "jsonl", "corrections", "text", *READERS)
+"""Types of files in which a value is found if it is there."""
+
+
+def erase(
+    path: Path, form: Mapping[str, Any], names: Sequence[str], value: str, to: Path
+) -> tuple[int, Mapping[str, Any]]:
+    """Copies `path` to `to` without the records whose field `names` is `value`; how many, and its new format.
 
     Fields are compared without regard to case and outer blanks. A record that cannot be split into the
     columns of its file goes if its text holds the value anywhere. Nothing is written if no record is found.
     Raises `ConfigError` for formats in which a record cannot be blanked out.
     """
+    wanted = value.strip().casefold()
+    if form.get("type") in READERS:
+        return erase_records(path, form, lambda line: _theirs(line, names, wanted), to)
     end = line_end(form)
     with closing(open_plain(path, form.get("compression"))) as stream:
         physical = list(lines(stream, end))
-    wanted = value.strip().casefold()
     encoding = str(form.get("encoding") or "utf-8")
     texts = [line.decode(encoding, "replace") for line in physical]
-    if not any(wanted in text.casefold() for text in texts):
-        return 0
     kind = form.get("type")
+    escaped = kind in ("jsonl", "corrections") and any("\\" in text for text in texts)
+    if not escaped and not any(wanted in text.casefold() for text in texts):
+        return 0, form
     if kind == "csv" and int(form.get("columns") or 0) > 1:
         found = list(_csv(texts, form, names, wanted))
     elif kind in ("jsonl", "corrections"):
@@ -41,14 +52,15 @@ def erase(path: Path, form: Mapping[str, Any], names: Sequence[str], value: str,
     else:
         raise ConfigError(
             f"the value is in a file of type `{kind}`, from which single records cannot be taken",
-            hint="records are erased from CSV of several columns and from JSON lines; nothing was changed",
+            hint="records are erased from CSV of several columns, JSON, Parquet, Avro and Excel; deliver it"
+            " as one of these, or without the subject; nothing was changed",
         )
     gone = {place for first, last in found for place in range(first, last)}
     if gone:
         with to.open("wb") as out:
             for place, line in enumerate(physical):
                 out.write((end if line.endswith(end) else b"") if place in gone else line)
-    return len(found)
+    return len(found), {**form, "compression": None}
 
 
 def _csv(
@@ -95,17 +107,34 @@ def _by_text(texts: Sequence[str], first: int, wanted: str) -> Iterator[tuple[in
 
 def _json(texts: Sequence[str], names: Sequence[str], wanted: str) -> Iterator[tuple[int, int]]:
     for place, text in enumerate(texts):
-        try:
-            record = json.loads(text)
-        except ValueError:
-            record = None
-        if record is None:
-            gone = wanted in text.casefold()
-        else:
-            told = [str(item).strip().casefold() for name in names for item in _at(record, name)]
-            gone = wanted in told or _in_raw(record, wanted)
-        if gone:
+        if _theirs(text, names, wanted):
             yield place, place + 1
+
+
+def _theirs(line: str, names: Sequence[str], wanted: str) -> bool:
+    """Whether a record, as JSON, is the subject's; what is no JSON is if its text holds the value."""
+    try:
+        record = json.loads(line, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        return wanted in line.casefold()
+    images = [record, *_images(record)]
+    told = [str(item).strip().casefold() for image in images for name in names for item in _at(image, name)]
+    return wanted in told or _in_raw(record, wanted)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(made := dict(pairs)) < len(pairs):
+        raise ValueError("a key comes twice")
+    return made
+
+
+def _images(record: Any) -> Iterator[Any]:
+    """What a change event says of a row, before and after it."""
+    if isinstance(record, dict):
+        for name in ("payload", "before", "after", "key"):
+            if isinstance(inner := record.get(name), dict):
+                yield inner
+                yield from _images(inner)
 
 
 def _in_raw(record: Any, wanted: str) -> bool:
@@ -124,9 +153,11 @@ def _at(record: Any, path: str) -> Iterator[Any]:
             fields = json.loads(fields)
         if isinstance(fields, dict):
             yield from _at(fields, path)
-        if path in record:
-            yield record[path]
+        whole = [value for key, value in record.items() if fold(key) == fold(path)]
+        if whole:
+            yield from whole
             return
         head, _, rest = path.partition(".")
-        if rest and head in record:
-            yield from _at(record[head], rest)
+        for key, value in record.items():
+            if rest and fold(key) == fold(head):
+                yield from _at(value, rest)

@@ -117,7 +117,7 @@ def _nested(columns: Columns, header: Header, stage: Stage) -> str:
         if name not in stage.wanted.flat:
             continue
         field = header.fields[place]
-        if field is not None and _is_nested(columns[field][1]):
+        if field is not None and is_nested(columns[field][1]):
             cases.append(f"WHEN {ident(columns[field][0])} IS NOT NULL THEN {text(name + '.type')}")
         elif field is None and (path := _path(columns, place, stage)):
             root, pointer = path
@@ -129,7 +129,7 @@ def _nested(columns: Columns, header: Header, stage: Stage) -> str:
 def _field(columns: Columns, field: int | None, place: int, stage: Stage) -> str:
     if field is not None:
         name, kind = columns[field]
-        return _as_text(ident(name), kind)
+        return scalar_text(ident(name), kind)
     if path := _path(columns, place, stage):
         root, pointer = path
         return f"json_extract_string(to_json({ident(root)}), {text(pointer)})"
@@ -147,16 +147,18 @@ def _path(columns: Columns, place: int, stage: Stage) -> tuple[str, str] | None:
     return None
 
 
-def _is_nested(kind: str) -> bool:
+def is_nested(kind: str) -> bool:
+    """Whether values of a type of DuckDB's are objects or arrays."""
     return kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
 
 
-def _as_text(column: str, kind: str) -> str:
+def scalar_text(column: str, kind: str) -> str:
+    """SQL of a column's exact text."""
     if kind == "VARCHAR":
         return column
     if kind == "BLOB":  # old writers did not mark text; what is none is shown in hexadecimal
         return f"coalesce(try(decode({column})), {column}::VARCHAR)"
-    if _is_nested(kind):
+    if is_nested(kind):
         return f"to_json({column})::VARCHAR"
     if kind == "TIMESTAMP WITH TIME ZONE":
         return f"replace(timezone('UTC', {column})::VARCHAR, ' ', 'T') || 'Z'"

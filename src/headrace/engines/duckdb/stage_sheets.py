@@ -30,13 +30,13 @@ class BrokenFile(ValueError):
 def stage_avro(stage: Stage, files: Sequence[StagedFile]) -> None:
     """Stages Avro files; `_line` is the record's number. What follows a broken block is one reject."""
     for file in files:
-        _stage_records(stage, file, _avro)
+        _stage_records(stage, file, avro_records)
 
 
 def stage_xlsx(stage: Stage, files: Sequence[StagedFile]) -> None:
     """Stages the first sheet of each workbook: its first row that is not empty names the columns."""
     for file in files:
-        _stage_records(stage, file, _xlsx)
+        _stage_records(stage, file, xlsx_records)
 
 
 def stage_text(stage: Stage, files: Sequence[StagedFile]) -> None:
@@ -98,7 +98,8 @@ def _walk(field: int, steps: Sequence[str]) -> Getter:
     return get
 
 
-def _avro(file: StagedFile) -> tuple[list[str], Iterator[Record]]:
+def avro_records(file: StagedFile) -> tuple[list[str], Iterator[Record]]:
+    """Names of the fields, and each record with its number."""
     try:
         import fastavro
     except ImportError as error:
@@ -129,7 +130,8 @@ def _guarded(call: Callable[[], Any]) -> Any:
         raise BrokenFile(f"{type(error).__name__}: {error}") from error
 
 
-def _xlsx(file: StagedFile) -> tuple[list[str], Iterator[Record]]:
+def xlsx_records(file: StagedFile) -> tuple[list[str], Iterator[Record]]:
+    """Names of the columns, and each row with its number in the sheet."""
     try:
         import python_calamine
     except ImportError as error:
@@ -177,21 +179,22 @@ def as_text(value: Any) -> str | None:
         except UnicodeDecodeError:
             return "".join(f"\\x{byte:02X}" for byte in value)
     if isinstance(value, NESTED):
-        return _json(value)
+        return nested_json(value)
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g}"
     return str(value)
 
 
-def _json(value: Any) -> str:
+def nested_json(value: Any) -> str:
+    """JSON of a nested value, its leaves by `as_text`."""
     if isinstance(value, Mapping):
         return (
             "{"
-            + ",".join(f"{json.dumps(str(k), ensure_ascii=False)}:{_json(v)}" for k, v in value.items())
+            + ",".join(f"{json.dumps(str(k), ensure_ascii=False)}:{nested_json(v)}" for k, v in value.items())
             + "}"
         )
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_json, value)) + "]"
+        return "[" + ",".join(map(nested_json, value)) + "]"
     if value is None:
         return "null"
     plain = as_text(value)
