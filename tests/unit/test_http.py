@@ -66,8 +66,8 @@ def test_no_spelling_of_loopback_is_reached(server: Server, host: str) -> None:
     "address",
     [
         "10.0.0.1", "172.16.5.5", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
-        "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fd00:ec2::254", "::ffff:10.0.0.1",
-        "::10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "ff02::1", "192.0.2.1", "198.18.0.1",
+        "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0",
+        "fd00:ec2::254", "::ffff:10.0.0.1", "::10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "ff02::1", "192.0.2.1", "198.18.0.1",
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_public(address: str) -> None:
@@ -458,3 +458,23 @@ def tls_server(tmp_path: Any) -> Iterator[tuple[Server, str]]:
     context.load_cert_chain(path)
     with serving(lambda _: Reply(body={"tls": True}), context) as found:
         yield found, str(path)
+
+
+def test_a_token_server_is_judged_like_any_other(server: Server) -> None:
+    auth = oauth(server, token_url="http://169.254.169.254/token")
+    with pytest.raises(ConfigError, match=r"169\.254\.169\.254 is 169\.254\.169\.254"):
+        fetch(server.url, auth=auth)
+    assert not server.got
+
+
+def test_no_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda _: Reply(body=b"a proxy")) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        assert json.loads(fetch(f"{server.url}/a")) == {"path": "/a"}
+
+
+def test_a_key_in_a_header_of_ones_own_is_not_shown(server: Server) -> None:
+    server.answer = lambda got: Reply(400, body=f"what is {got.headers['x-api-key']}")
+    with pytest.raises(ConfigError, match=r"what is \*\*\*"):
+        fetch(server.url, headers={"X-Api-Key": "canary-77"})

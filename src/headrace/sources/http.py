@@ -238,7 +238,9 @@ class Client:
         return self._clean(" ".join(found[:_EXCERPT].decode("utf-8", "replace").split())[:300])
 
     def _clean(self, text: str) -> str:
-        for secret in self.authority.secrets():
+        own = self.settings.headers.items()
+        hidden = [value for name, value in own if redact.field(name, value) == redact.MASK]
+        for secret in (*self.authority.secrets(), *hidden):
             for form in {secret, quote(secret, safe="")}:
                 text = text.replace(form, redact.MASK)
         return redact.text(text)
