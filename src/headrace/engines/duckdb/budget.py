@@ -17,7 +17,7 @@ from pathlib import Path
 from ...errors import ConfigError
 
 MB = 1_000_000
-RESERVE = 200 * MB
+RESERVE = 270 * MB
 """What the process takes beside the engine's own budget: the interpreter, libraries, the Delta log."""
 LEAST = 60 * MB
 """Below this the engine cannot read, sort and write at the same time."""

@@ -61,6 +61,9 @@ class DuckEngine:
         self._config: dict[str, Any] = {
             "memory_limit": f"{self.budget.bytes}B",
             "threads": self.budget.threads,
+            # DuckDB 2.0.0 hangs for ever where a COPY fails while its writes are under way in other threads:
+            # it waits for them with the lock held that they need. Without such threads it writes by itself.
+            "async_threads": 0,
             "temp_directory": str(self.scratch / "spill"),
             "autoinstall_known_extensions": False,
         }
