@@ -49,6 +49,15 @@ def text(value: str) -> str:
     return _TEXT.sub(_masked, value)
 
 
+def suspicious(value: str) -> bool:
+    """Whether `value` looks as if it held a secret, by the names and places in it alone.
+
+    >>> suspicious("https://host/a.csv?token=x"), suspicious("https://host/a.csv?day=7")
+    (True, False)
+    """
+    return _TEXT.search(value) is not None
+
+
 def field(name: str, value: object) -> object:
     """`value`, masked whole if `name` says that it is a secret.
 

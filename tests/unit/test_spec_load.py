@@ -100,7 +100,7 @@ def test_all_problems_at_once_each_with_its_hint(tmp_path: Path) -> None:
     """
     assert fails(project(tmp_path, pipeline, contract)).splitlines() == [
         "pipeline.yml:3: source `orders`: source type `filez` is not known",
-        "hint: did you mean `files`? types: files",
+        "hint: did you mean `files`? types: " + ", ".join(sorted(registry._known())),
         "pipeline.yml:4: source `more`: `path` is missing",
         "hint: add `path: …`",
         "pipeline.yml:6: source `more`: key `pth` is not known",

@@ -33,7 +33,7 @@ AGAIN = 3
 class Access(BaseModel):
     """How a remote place is entered. Secrets are given by reference: `password: ${SFTP_PASSWORD}`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     endpoint: str | None = None
     """Of a store that speaks S3 and is not Amazon's, as a URL."""
@@ -181,8 +181,6 @@ class Transfer(io.RawIOBase):
                     if self.at > self.entry.size:
                         raise unstable(self.entry)
                     return part
-            except HeadraceError:
-                raise
             except self.lost as error:
                 why = f"{type(error).__name__}: {error}"
             self._drop()

@@ -69,7 +69,7 @@ class Web:
             }
             if access.password is not None:
                 user = access.user or self.opening.at.user or ""
-                settings["auth"] = {"type": "basic", "username": user, "password": access.password}
+                settings["auth"] = {"type": "basic", "user": user, "password": access.password}
             self._client = Client(Http.model_validate(settings))
         return self._client
 

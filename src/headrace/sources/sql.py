@@ -59,7 +59,7 @@ def _named(value: Any) -> Any:
 class Sql(BaseModel):
     """Rows of tables land in chunks, each once and in the order of keys; a killed read goes on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     type: Literal["sql"] = "sql"
     name: str

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from ..redact import suspicious
 from .managers import MANAGERS, look_up
 from .problem import Path as KeyPath
 from .problem import Problem
@@ -74,6 +75,7 @@ def _resolve_text(text: str, at: KeyPath, around: Surroundings) -> tuple[Resolve
     problems: list[Problem] = []
     secret = is_secret_field(at)
     parts: list[str] = []
+    every: list[str] = []
 
     def replace(match: re.Match[str]) -> str:
         nonlocal secret
@@ -87,11 +89,14 @@ def _resolve_text(text: str, at: KeyPath, around: Surroundings) -> tuple[Resolve
             return match[0]
         hidden = hidden or bool(_USERINFO.search(value))
         secret = secret or hidden
+        every.append(value)
         if hidden:
             parts.append(value)
         return value
 
     value = _REFERENCE.sub(replace, text)
+    if every and suspicious(value):  # such as https://host/a.csv?token=${T}
+        secret, parts = True, every
     return Resolved(text, value, secret, tuple(parts)), problems[0] if problems else None
 
 
