@@ -234,7 +234,7 @@ class Changes:
     def _cut(self, end: int) -> tuple[list[RawFile], int]:
         """Everything that has come, as objects; only between transactions."""
         files: list[RawFile] = []
-        for target in filter(None, self._targets.values()):
+        for target in sorted(filter(None, self._targets.values()), key=lambda target: target.table.full):
             self._roll(target)
             files += target.done
             target.done = []

@@ -105,13 +105,14 @@ def read_trigger(source: Postgres, server: Server, start: Position | None, ctx: 
         tables = find_tables(server, con, source.tables, "r")
         states: dict[str, Any] = dict((start or {}).get("tables", {}))
         for table in tables.values():
-            _check(server, con, table, states.get(table.full))
+            _check(server, con, source.name, table, states.get(table.full))
         for table in tables.values():
             state = states.get(table.full)
             if state is None or state["oid"] != table.oid:
                 base = server.rows(con, "select pg_current_snapshot()::text")[0][0]
                 state = {"oid": table.oid, "base": base, "from": base.split(":")[0], "done": False}
                 states = {**states, table.full: state}
+                _release(server, con, source.name, {table.full: state})  # nobody deletes what is to come
                 yield Batch([], {"tables": states})  # from here on `base` is what the snapshot is measured by
         _release(server, con, source.name, states)
         for table in tables.values():
@@ -127,17 +128,19 @@ def read_trigger(source: Postgres, server: Server, start: Position | None, ctx: 
             _release(server, con, source.name, states)
 
 
-def _check(server: Server, con: Connection, table: Table, state: Mapping[str, Any] | None) -> None:
+def _check(server: Server, con: Connection, name: str, table: Table, state: Mapping[str, Any] | None) -> None:
     """Installs the triggers of a new table; raises `Gap` where those of a known one are gone."""
     there = len(server.rows(con, _INSTALLED, [table.oid]))
-    known = state is not None and state["oid"] == table.oid
-    if there == 2:
-        return
-    if known:
+    if state is not None and state["oid"] == table.oid:
+        if there == 2:
+            _check_kept(server, con, name, table, state)
+            return
         raise Gap(
             f"source {server.name}: the triggers of {table.full} are gone or disabled: changes were missed",
             hint="enable them and read the tables anew: give this source a new `id:`, and new tables",
         )
+    if there == 2:
+        return
     statement = script(table)
     try:
         con.execute(f"set lock_timeout = {int(server.timeout * 1000)}")
@@ -149,6 +152,17 @@ def _check(server: Server, con: Connection, table: Table, state: Mapping[str, An
         ) from None
     except psycopg.Error as error:
         raise server.explain(error, f"install triggers on {table.full}") from None
+
+
+def _check_kept(server: Server, con: Connection, name: str, table: Table, state: Mapping[str, Any]) -> None:
+    query = "select tx::text from headrace.readers where name = %s and relation = %s"
+    landed = server.rows(con, query, [name, table.full])
+    if not landed or int(landed[0][0]) > int(state["from"]):
+        raise Gap(
+            f"source {name}: changes of {table.full} after transaction {state['from']} were deleted from "
+            "headrace.changes: this lake is an older copy, or somebody else reads under the same name",
+            hint="give this source a name of its own, or a new `id:` and new tables",
+        )
 
 
 def _snapshot(
