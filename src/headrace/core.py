@@ -296,3 +296,5 @@ class Outcome:
     checks: Sequence[Check] = ()
     files: Mapping[str, int] = field(default_factory=dict)
     """Bronze key → records read from it."""
+    told: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Of a table of changes: source → kind of change (`c`, `u`, `d` …) → how many it told."""

@@ -15,8 +15,9 @@ import pytest
 from headrace.errors import ConfigError
 from headrace.run.corrections import fix
 from headrace.run.inspect import query, tables
+from headrace.run.remember import remember
 from headrace.run.retention import expire
-from headrace.run.runner import open_storage
+from headrace.run.runner import open_catalog, open_storage
 from headrace.spec.load import load
 from tests.projects import go, headrace, rows
 
@@ -234,3 +235,24 @@ def gone(root: Path) -> list[str]:
     project = load(root)
     taken = expire(project, open_storage(project), now=datetime.now(UTC) + timedelta(days=91))
     return sorted(key.rpartition("/")[2].partition("-")[2] for key in taken.objects)
+
+
+def test_the_catalog_tells_what_sources_told_also_when_it_was_lost(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yml").write_text(ORDERS)
+    put(tmp_path, "a", *(change("r", 1, id, qty=1, note="x") for id in (1, 2, 3)), change("c", 2, 4, qty=-1))
+    go(tmp_path)
+    put(tmp_path, "b", change("u", 3, 1, qty=5), change("d", 4, 2), {"op": "t", "sequence": "9"})
+    go(tmp_path)
+    want = [("orders", "DELETE", 2), ("orders", "INSERT", 4), ("orders", "UPDATE", 1)]
+    assert told(tmp_path) == want
+    (tmp_path / "lake" / "catalog.db").unlink()
+    project = load(tmp_path)
+    with open_catalog(project) as catalog:
+        assert remember(project, open_storage(project), catalog) == 2
+    assert told(tmp_path) == want
+
+
+def told(root: Path) -> list[tuple[str, str, int]]:
+    with open_catalog(load(root)) as catalog:
+        events = catalog.change_events("orders")
+    return sorted((event.table_name, event.change_type, event.affected_rows) for event in events)

@@ -20,7 +20,7 @@ from ..catalog.models import (
 )
 from ..spec.project import Project
 from .graph import TaskResult
-from .report import RunReport, SourceReport, TableReport
+from .report import RunReport, TableReport
 
 
 def begin(catalog: Catalog, project: Project) -> PipelineRun:
@@ -42,7 +42,7 @@ def end(catalog: Catalog, run: PipelineRun, report: RunReport, results: Mapping[
     )
     verdicts = [item for table in report.tables for item in _verdicts(run.run_id, table, now)]
     catalog.quality([*verdicts, *_gold_verdicts(run.run_id, report, now)])
-    catalog.changes(event for source in report.sources for event in _changes(run.run_id, source, now))
+    catalog.changes(_changes(run.run_id, report, now))
     errors = [source.error for source in report.sources if source.error]
     errors += [table.error for table in report.tables if table.error]
     if report.gold and report.gold.error:
@@ -50,15 +50,32 @@ def end(catalog: Catalog, run: PipelineRun, report: RunReport, results: Mapping[
     catalog.finish_run(run, report.status, metrics=metrics(report), error="\n".join(errors) or None)
 
 
-def _changes(run_id: str, source: SourceReport, now: datetime) -> Iterator[ChangeEvent]:
-    found: dict[ChangeType, int] = {
-        "INSERT": source.new_files,
-        "UPDATE": source.changed,
-        "DELETE": len(source.vanished),
-    }
-    for kind, count in found.items():
-        if count:
-            yield ChangeEvent(source.name, source.name, kind, now, count, run_id)
+def _changes(run_id: str, report: RunReport, now: datetime) -> Iterator[ChangeEvent]:
+    """Of a source of changes the rows that it told, table by table; of others the files that are new."""
+    telling = {source for table in report.tables for source in table.told}
+    for source in report.sources:
+        found: dict[ChangeType, int] = {
+            "INSERT": source.new_files,
+            "UPDATE": source.changed,
+            "DELETE": len(source.vanished),
+        }
+        for kind, count in found.items():
+            if count and source.name not in telling:
+                yield ChangeEvent(source.name, source.name, kind, now, count, run_id)
+    for table in report.tables:
+        if not table.rebuilt:
+            yield from told_changes(run_id, table.name, table.told, now)
+
+
+def told_changes(
+    run_id: str, table: str, told: Mapping[str, Mapping[str, int]], now: datetime
+) -> Iterator[ChangeEvent]:
+    """What sources told of one table. A truncation is one change, however many rows it reached."""
+    kinds: Mapping[ChangeType, str] = {"INSERT": "rc", "UPDATE": "u", "DELETE": "dt"}
+    for source, counts in told.items():
+        for kind, words in kinds.items():
+            if rows := sum(counts.get(word, 0) for word in words):
+                yield ChangeEvent(source, table, kind, now, rows, run_id)
 
 
 def metrics(report: RunReport) -> RunMetrics:

@@ -35,7 +35,7 @@ from .report import Event, Ledger, Listener, TableReport
 from .restored import resume
 from .trail import check_heads, check_trail, heads_of
 
-Mode = Literal["increment", "rebuild", "onto base"]
+Mode = Literal["increment", "rebuild", "onto base", "again"]
 CORRECTIONS = " corrections"
 """What the land stream of corrections is called among those of sources, which have no such name."""
 AGAIN = 3
@@ -83,6 +83,8 @@ class Refinery:
     corrections: LandLog | None = None
     """The land stream of corrections of this table's bad rows."""
     run_id: str = ""
+    again: str = ""
+    """Of a backfill that refines objects once more: which window, and how far it has come."""
 
     @property
     def streams(self) -> dict[str, LandLog]:
@@ -169,6 +171,7 @@ def refine(work: Refinery, *, rebuild: str | None = None, only: Sequence[str] = 
         time.monotonic() - started,
         str(writer.snapshots[f"silver.{work.name}"].path),
         rebuilt=plan.reason if plan.mode == "rebuild" else None,
+        told=done.told,
     )
     # its plan was another run's; what has landed since, or a rebuild asked for now, is not in it
     return report if doubt is None else report.then(refine(work, rebuild=rebuild))
@@ -310,7 +313,9 @@ def _execute(
     rebuild = plan.mode == "rebuild"
     silver = f"silver.{work.name}"
     inputs = inputs_of(work, start.objects, plan.references, plan.corrections)
-    if not rebuild and "corrections" in inputs:
+    if plan.again:
+        inputs["requarantine"] = writer.snapshots[f"quarantine.{work.name}"].at
+    elif not rebuild and "corrections" in inputs:
         inputs["quarantine"] = writer.snapshots[f"quarantine.{work.name}"].at
     if spec.changes and not rebuild and log.last:
         # as the last epoch left it: this one's own output may have been committed before a crash
@@ -335,7 +340,7 @@ def _execute(
         ledger.check(work.name)
         reach("refine.written")
 
-    mode: Mode = "onto base" if start.base else "rebuild" if rebuild else "increment"
+    mode: Mode = "onto base" if start.base else "rebuild" if rebuild else "again" if plan.again else "increment"
     parts = parts_of(step, outcome, mode)
     bases = {write.table: start.base.at(write.table) for write, _ in parts[1:]} if start.base else {}
     results = writer.write(parts, Commit(work.stream, plan.prev, plan.next), approve, bases)
@@ -356,6 +361,7 @@ def _execute(
         time=utc(),
         mode=plan.mode,
         files=dict(outcome.files),
+        told=outcome.told,
         corrections=plan.corrections[1],
         forgotten=plan.forgotten,
         run_id=work.run_id,

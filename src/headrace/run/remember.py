@@ -11,6 +11,7 @@ from ..catalog.models import ChangeEvent, DataQualityResult, LedgerEntry, Pipeli
 from ..spec.project import Project
 from ..store.records import Done, LandLog, RefineLog
 from ..store.storage import LocalStorage
+from .history import told_changes
 
 Epochs = Sequence[tuple[str, Done]]
 
@@ -83,12 +84,16 @@ def _verdicts(run_id: str, epochs: Epochs) -> Iterator[DataQualityResult]:
 def _changes(
     project: Project, storage: LocalStorage, logs: dict[str, RefineLog], run_id: str, epochs: Epochs
 ) -> Iterator[ChangeEvent]:
-    """Files that the epochs of a run were the first to read."""
+    """Changes that the epochs of a run were told of, or files that they were the first to read."""
+    telling = {source for _, done in epochs for source in done.told}
+    for name, done in epochs:
+        if done.mode == "increment":
+            yield from told_changes(run_id, name, done.told, _when(done.time))
     spans: dict[str, tuple[int, int]] = {}
     for name, done in epochs:
         plan = logs[name].planned(done.epoch)
         for source, (low, high) in plan.inputs.items():
-            if plan.mode == "increment" and source in project.config.sources:
+            if plan.mode == "increment" and source in project.config.sources and source not in telling:
                 before = spans.get(source, (low, high))
                 spans[source] = (min(low, before[0]), max(high, before[1]))
     for source, (low, high) in spans.items():

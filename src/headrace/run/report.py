@@ -110,6 +110,8 @@ class TableReport:
     """Why the table was computed anew from bronze; None for an increment."""
     error_type: str | None = None
     """Name of the error, such as `Unbalanced`."""
+    told: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Of a table of changes: source → kind of change → how many it told."""
     held: str = ""
     """Since when and why the table is left as it is, whatever has landed."""
 
@@ -124,6 +126,10 @@ class TableReport:
             warned=_sum(self.warned, later.warned),
             seconds=self.seconds + later.seconds,
             rebuilt=later.rebuilt or self.rebuilt,
+            told={
+                name: _sum(self.told.get(name, {}), later.told.get(name, {}))
+                for name in {**self.told, **later.told}
+            },
         )
 
 

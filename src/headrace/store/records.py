@@ -268,6 +268,8 @@ class Plan:
     """The newest erasure when its objects were chosen."""
     only: Sequence[str] = ()
     """Of a backfill: keys of the objects to refine, which are below `inputs`."""
+    again: bool = False
+    """Of a backfill: whether these may have been refined before."""
     restores: int = 0
     """Of a restore: the epoch that is to come back."""
     versions: Mapping[str, int] = field(default_factory=dict)
@@ -306,6 +308,8 @@ class Done:
     """The run that did it, by which a lost catalog is filled again."""
     heads: Mapping[str, str] = field(default_factory=dict)
     """Land stream → sha256 of the newest record that was refined."""
+    told: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Source → kind of change → how many, of a table of changes."""
 
 
 class RefineLog:

@@ -23,7 +23,7 @@ from .quarantine import CHANGE_OF, QUARANTINE, fill, names_of, whole
 from .repeated import find_repeated
 from .shape import shape_of
 from .stage import Staged, stage
-from .truncate import reached
+from .truncate import reached, told
 
 if TYPE_CHECKING:
     from .engine import DuckEngine
@@ -184,6 +184,7 @@ class _Refinement:
             warned=self._broken("_warned", "warn", " AND _rules IS NULL"),
             checks=[*self._stops(), *self._expectations(rows)],
             files=dict(self.staged.records),
+            told=told(con, self.base) if self.step.spec.changes else {},
         )
 
     # what is odd -----------------------------------------------------------------------------------------

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ...core import TableAt
 from ...sql import TableStep
 from .frame import DuckFrame, Session, casts, count, ident, native, one, table_sql, text
 
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
 
 def is_soft(step: TableStep) -> bool:
     return step.spec.changes is not None and step.spec.changes.deletes == "soft"
+
+
+def told(con: DuckDBPyConnection, batch: str) -> dict[str, dict[str, int]]:
+    """Source → kind of change → rows of `batch`; plain rows tell no kind."""
+    found: dict[str, dict[str, int]] = {}
+    kinds = f"SELECT _source, _op, count(*) FROM {batch} WHERE _op IS NOT NULL GROUP BY ALL ORDER BY ALL"
+    for source, kind, rows in con.execute(kinds).fetchall():
+        found.setdefault(source, {})[kind] = int(rows)
+    return found
 
 
 def truncations(step: TableStep, batch: str, target: TableAt | None) -> list[str]:
