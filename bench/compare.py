@@ -5,7 +5,8 @@
     python bench/compare.py daily --input by-day/
 
 Contenders take turns (A B C, A B C …), so that a drift of the machine's speed falls on all; the table shows
-medians. `--peers` names a Python that has dlt, pandas, polars and pyspark (bench/requirements.txt).
+medians. On a machine that others use, too, the ratio of CPU seconds says more than that of wall time.
+`--peers` names a Python that has dlt, pandas, polars and pyspark (bench/requirements.txt).
 """
 
 from __future__ import annotations
@@ -69,21 +70,24 @@ def compare(contenders: list[Contender], source: Path, runs: int) -> None:
         for _ in range(runs):
             for contender in contenders:
                 found[contender.name].append(measure(contender, source, Path(scratch)))
-    limit = statistics.median(item.wall for item in found[contenders[0].name])
+    first = found[contenders[0].name]
+    limit = statistics.median(item.wall for item in first)
+    limit_cpu = statistics.median(item.cpu for item in first)
     print(f"\n{source.name}: {_size(source) / 1e6:,.0f} MB, {os.cpu_count()} cores, median of {runs}\n")
-    print("| | wall s | CPU s | peak MB | x limit |\n|---|--:|--:|--:|--:|")
+    print("| | wall s | CPU s | peak MB | x limit | x its CPU |\n|---|--:|--:|--:|--:|--:|")
     for name, measures in found.items():
         if any(item.code for item in measures):
-            print(f"| {name} | failed | | | |")
+            print(f"| {name} | failed | | | | |")
             continue
         wall = statistics.median(item.wall for item in measures)
         cpu = statistics.median(item.cpu for item in measures)
         peak = max(item.peak for item in measures)
-        print(f"| {name} | {wall:.1f} | {cpu:.1f} | {peak:,.0f} | {wall / limit:.2f} |")
+        ratios = f"{wall / limit:.2f} | {cpu / limit_cpu:.2f}"
+        print(f"| {name} | {wall:.1f} | {cpu:.1f} | {peak:,.0f} | {ratios} |")
 
 
 def daily(source: Path, runs: int) -> None:
-    """One day file after the other into one lake, a quarter re-delivered; ms a batch in the process."""
+    """One day file after the other into one lake, a quarter re-delivered; wall and CPU ms a batch."""
     from headrace.run.runner import run
     from headrace.spec.load import load
 
@@ -100,18 +104,21 @@ def daily(source: Path, runs: int) -> None:
                 shutil.copy(file, root / "days")
             project = load(root)
             run(project)
-            took = []
+            took: list[float] = []
+            busy: list[float] = []
             before: list[str] = []
             for file in files[size - runs : size]:
                 lines = file.read_text().splitlines(keepends=True)
                 again = before[1 : 1 + len(lines) // 4]
                 (root / "days" / file.name).write_text("".join([*lines, *again]))
                 before = lines
-                started = time.monotonic()
+                started, worked = time.monotonic(), time.process_time()
                 report = run(project)
                 took.append((time.monotonic() - started) * 1000)
+                busy.append((time.process_time() - worked) * 1000)
                 assert report.status == "success", report
-            print(f"{size} days in the table: {statistics.median(took):.0f} ms a batch (median of {runs})")
+            wall, cpu = statistics.median(took), statistics.median(busy)
+            print(f"{size} days in the table: {wall:.0f} ms a batch, {cpu:.0f} ms CPU (medians of {runs})")
 
 
 def _size(source: Path) -> int:
