@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import socket
@@ -478,3 +479,45 @@ def test_a_key_in_a_header_of_ones_own_is_not_shown(server: Server) -> None:
     server.answer = lambda got: Reply(400, body=f"what is {got.headers['x-api-key']}")
     with pytest.raises(ConfigError, match=r"what is \*\*\*"):
         fetch(server.url, headers={"X-Api-Key": "canary-77"})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"", b"\x00" * 1000, b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc", b"HTTP/1.1 999 \r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
+        b"HTTP/1.1 200 OK\r\n" + b"X-A: " + b"y" * 300_000 + b"\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://[::x/\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://xn--/\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,
+    ],
+)  # fmt: skip
+def test_answers_that_are_none_have_a_class(answer: bytes) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def work() -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        with within(4), pytest.raises(HeadraceError):
+            fetch(f"http://127.0.0.1:{listener.getsockname()[1]}/", attempts=0, timeout=1)
+    finally:
+        listener.close()
+        thread.join(5)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "http:///x", "http://a b/", "http://xn--/", "http://[::x]/", "//x", ""]
+)
+def test_urls_that_are_none_have_a_class(url: str) -> None:
+    with pytest.raises(HeadraceError):
+        fetch(url, attempts=0)

@@ -150,11 +150,7 @@ class Client:
         self.deadline.at = time.monotonic() + self.settings.total_timeout
         try:
             with self._mapped(request.url):
-                credentials = self.authority.credentials()
-                response = self._followed(request, credentials)
-                if response.status_code == 401 and self.authority.renew(credentials):
-                    response.close()
-                    response = self._followed(request, self.authority.credentials())
+                response = self._authorised(request)
             try:
                 with self._mapped(request.url):
                     self._judge(response, expect)
@@ -164,6 +160,17 @@ class Client:
                 response.close()
         finally:
             self.deadline.at = None
+
+    def _authorised(self, request: Request) -> httpx.Response:
+        try:
+            credentials = self.authority.credentials()
+            response = self._followed(request, credentials)
+            if response.status_code == 401 and self.authority.renew(credentials):
+                response.close()
+                response = self._followed(request, self.authority.credentials())
+        except UnicodeError as error:  # a host that IDNA does not know
+            raise httpx.InvalidURL(str(error)) from None
+        return response
 
     def _followed(self, request: Request, credentials: Credentials) -> httpx.Response:
         """The response after redirects; credentials and configured headers go to the first origin alone."""
@@ -290,7 +297,12 @@ class Client:
                     hint="name the authority that signed it in `ca_file`",
                 ) from error
             raise Transient(f"{show(url)}: {error}", hint="is the server up, and the name right?") from error
-        except (httpcore.UnsupportedProtocol, httpcore.LocalProtocolError, httpx.InvalidURL) as error:
+        except (
+            httpcore.UnsupportedProtocol,
+            httpcore.LocalProtocolError,
+            httpx.InvalidURL,
+            UnicodeError,
+        ) as error:
             raise ConfigError(
                 f"{show(url)}: the request cannot be made ({type(error).__name__})",
                 hint="check the URL, `headers` and `auth` for line breaks and other odd characters",
