@@ -24,6 +24,8 @@ pytest.importorskip("numpy")
 
 from services import Database, Postgres
 
+from headrace.sources import postgres as source
+
 FULL = os.environ.get("HEADRACE_PROVE") == "full"
 EXAMPLES, STEPS = (25, 40) if FULL else (3, 30)
 KEYS = {"plain": ("id",), "wide": ("a", "b")}
@@ -85,7 +87,6 @@ tables:
   plain:
     from: pg.plain
     keys: [id]
-    history: true
     contract:
       nulls: []
       columns: {{id: {{type: integer, required: true}}, n: {{type: bigint}}, s: {{}}, big: {{}}}}
@@ -321,6 +322,26 @@ def test_each_kind_of_work_by_itself(bound: type[Workload]) -> None:
         work.truncate(tables="plain, wide", seed=10, refill=True)
         work.run_while_others_write(seed=11)
     finally:
+        work.teardown()
+
+
+def test_what_changes_between_slot_and_snapshot_is_of_no_account(
+    bound: type[Workload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream tells such a change without its large values; the snapshot, which is later, has them."""
+    work = bound()
+    real = source.consistent_snapshot
+
+    def late(*arguments: Any) -> Any:
+        work.run("update plain set n = 77", "delete from plain where id = 7", "update wide set v = 7")
+        return real(*arguments)
+
+    try:
+        work.begin(seed=1)
+        monkeypatch.setattr(source, "consistent_snapshot", late)
+        work.settle()
+    finally:
+        monkeypatch.undo()
         work.teardown()
 
 
