@@ -10,7 +10,7 @@ from .frame import count, ident
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-PASS = 8_000_000
+PASS = 5_000_000
 """Hashes of about so many rows are counted at a time; more would fill the engine's memory, and then the disk.
 
 A pass reads the key columns of all rows, which costs a fiftieth of a refinement."""
