@@ -1,0 +1,95 @@
+"""The full load of a table: how near Headrace comes to PostgreSQL's bare COPY, beside dlt.
+
+    python bench/postgres.py [--rows 5000000] [--runs 1] [--peers .venv-bench/bin/python]
+
+The limit is `psql -c "copy orders to stdout (format csv)"` into a file that keeps nothing. Headrace reads the
+table into bronze, checks every value by its contract and writes silver: by `mode: snapshot` all at once, by
+`mode: cdc` so that changes can follow. dlt writes Parquet, unchecked. `--peers` names a Python with
+`dlt[sql_database]`, psycopg and connectorx (bench/requirements.txt).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from database import CONTRACT, HERE, Measure, create, measure, server, table
+
+PIPELINE = """
+name: bench
+sources:
+  pg: {{type: postgres, dsn: "{dsn}", tables: [orders], mode: {mode}}}
+tables:
+  orders:
+    from: pg.orders
+    keys: [id]
+    contract:
+{contract}"""
+LIMIT = "COPY TO"
+BACKENDS = ("connectorx", "pyarrow", "sqlalchemy")
+SMALL = 1_000_000
+"""Beyond so many rows dlt's backend of dictionaries is left out: it takes minutes."""
+
+
+def once(rows: int, peers: str | None) -> dict[str, Measure]:
+    found: dict[str, Measure] = {}
+    with server() as database, tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        create(database, rows)
+        root = Path(folder)
+        copy = f"{database.server.bin}/psql", database.dsn, "-qc", "copy orders to stdout (format csv)"
+        measure(copy, root, out=Path(os.devnull))  # warms the cache, for all alike
+        found[LIMIT] = measure(copy, root, out=Path(os.devnull))
+        for mode in ("snapshot", "cdc"):
+            project = root / mode
+            project.mkdir()
+            text = PIPELINE.format(dsn=database.dsn, mode=mode, contract=CONTRACT)
+            (project / "pipeline.yml").write_text(text)
+            found[f"headrace, {mode}"] = measure(
+                [sys.executable, "-m", "headrace", "run", "--quiet"], project
+            )
+            loaded = count(project)
+            assert loaded == rows, f"{loaded} of {rows} rows"
+        for backend in BACKENDS if peers else ():
+            if backend == "sqlalchemy" and rows > SMALL:
+                continue
+            into = root / backend
+            into.mkdir()
+            script = [str(peers), str(HERE / "peers" / "dlt_postgres.py"), database.dsn, "orders", backend]
+            found[f"dlt, {backend}"] = measure([*script, str(into)], into)
+    return found
+
+
+def count(project: Path) -> int:
+    from deltalake import DeltaTable
+
+    return DeltaTable(str(project / "lake" / "silver" / "orders")).count()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--peers")
+    asked = parser.parse_args()
+    runs = [once(asked.rows, asked.peers) for _ in range(asked.runs)]
+    middle = statistics.median
+    found = {
+        name: Measure(
+            middle(r[name].wall for r in runs),
+            middle(r[name].cpu for r in runs),
+            max(r[name].peak for r in runs),
+        )
+        for name in runs[0]
+    }
+    print(f"\n{asked.rows:,} rows, {os.cpu_count()} cores, median of {asked.runs}\n")
+    table(found, asked.rows, LIMIT)
+
+
+if __name__ == "__main__":
+    main()
