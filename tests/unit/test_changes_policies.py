@@ -11,6 +11,9 @@ from pydantic import ValidationError
 
 from headrace.engines.duckdb import DuckEngine
 from headrace.engines.duckdb.masks import decrypt
+from headrace.spec.load import load
+from headrace.spec.pipeline import Changes
+from headrace.spec.project import Project
 from tests.changes import Event, Lake, shown, step_of
 
 
@@ -162,3 +165,16 @@ def test_a_truncation_without_a_place_in_the_order_is_refused(engine: DuckEngine
     orders.land([c(1, "r", id=1), {"_op": "t", "id": None}])
     assert orders.quarantined() == [(None, "_sequence.required")]
     assert shown(orders, "id") == [(1,)]
+
+
+def test_a_table_follows_changes_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yml").write_text(
+        "name: shop\nsources:\n  later: {type: files, path: '*.jsonl', envelope: debezium}\n"
+        "  plain: {type: files, path: '*.csv'}\ntables:\n"
+        "  one: {from: [plain, later], keys: [id], contract: {columns: {id: {}}}}\n"
+        "  two: {from: plain, keys: [id], contract: {columns: {id: {}}}}\n"
+        "  three: {from: later, keys: [id], changes: {deletes: soft}, contract: {columns: {id: {}}}}\n"
+    )
+    for project in (load(tmp_path), Project.of(load(tmp_path).config, tmp_path)):
+        found = {name: table.changes for name, table in project.config.tables.items()}
+        assert found == {"one": Changes(), "two": None, "three": Changes(deletes="soft")}
