@@ -40,6 +40,8 @@ format: $(VENV)/.dev ## Put the code into the house's format
 
 bench: $(VENV)/.dev .venv-bench/.ready ## Measure against peers in one run (ROWS=5000000; RETAIL=… a file of online_retail)
 	$(PY) bench/compare.py dirty --rows $(ROWS) --peers .venv-bench/bin/python
+	$(PY) bench/postgres.py --rows $(ROWS) --peers .venv-bench/bin/python
+	$(PY) bench/cdc.py --changes $(ROWS)
 	@test -z "$(RETAIL)" || $(PY) bench/compare.py retail --input "$(RETAIL)" --peers .venv-bench/bin/python
 
 .venv-bench/.ready: bench/requirements.txt
