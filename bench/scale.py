@@ -144,7 +144,9 @@ def runs(root: Path, count: int) -> list[Spent]:
     found = [
         headrace(root, f"status with {count:,} runs", "status"),
         headrace(root, f"status --format json with {count:,} runs", "status", "--format", "json"),
-        headrace(root, f"query over {count:,} runs", "query", "select count(*) as n from runs", "--format", "json"),
+        headrace(
+            root, f"query over {count:,} runs", "query", "select count(*) as n from runs", "--format", "json"
+        ),
         headrace(root, f"a run after {count:,} runs", "run", "--json"),
     ]
     ((counted,),) = (row.values() for row in json.loads(found[2].out))
