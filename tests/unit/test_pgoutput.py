@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -383,3 +385,19 @@ def test_a_frame_is_read_twice_alike(tmp_path: Path) -> None:
         con.register("frame", frame)
         assert con.execute("FROM frame").fetchall() == con.execute("FROM frame").fetchall()
     assert list(names) == [*TABLE.names, *META]
+
+
+def test_duckdb_reads_frames_without_pyarrow(tmp_path: Path) -> None:
+    (tmp_path / "object").write_bytes(file_of([Transaction(1, 0, 1, [Change("I", ["1", "é", None])])]))
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys(["pyarrow", "pandas", "polars", "arro3"])
+from pathlib import Path
+import duckdb
+from headrace.sources.pgoutput import decode
+names, frames = decode(Path({str(tmp_path / "object")!r}), {TABLE.form!r})
+con = duckdb.connect()
+con.register("frame", next(frames))
+assert con.execute("SELECT id, name, note, _op FROM frame").fetchall() == [("1", "é", None, "c")]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
