@@ -170,6 +170,9 @@ def test_killed_while_waiting_changes_are_taken_along(tmp_path: Path, place: str
         put(root, "a", waits, change("c", 6, 2, qty=1, note="x"), change("u", 7, 3, qty=-1, note="y"))
         go(root)
         put(root, "b", change("r", 1, 1, qty=1, note="long"), change("d", 8, 2))
+    listed = headrace(roots[0], "quarantine", "list")
+    assert "note.unchanged" in listed.stdout
+    assert "hint: `ALTER TABLE … REPLICA IDENTITY FULL`" in listed.stderr
     report = go(roots[0])
     assert report.tables[0].ledger.corrected == 1
     killed = headrace(roots[1], "run", "--quiet", env={"HEADRACE_FAILPOINTS": place})

@@ -193,7 +193,11 @@ def quarantine_list(path: Where = HERE, env: Env = None, format: As = Format.tab
     from .output import FORMATS
 
     columns, rows = quarantine_rules(_load(path, env))
+    rows = list(rows)
     FORMATS[format](columns, rows)
+    if any(str(row[columns.index("rule")]).endswith(".unchanged") for row in rows):
+        hint = "`ALTER TABLE … REPLICA IDENTITY FULL` at a PostgreSQL source makes changes tell old values"
+        typer.echo(f"hint: {hint} (docs/changes.md)", err=True)
 
 
 @quarantine.command("show")
