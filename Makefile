@@ -27,7 +27,7 @@ test: $(VENV)/.dev ## All tests, unit tests first, then coverage limits
 
 prove: $(VENV)/.dev ## The long trials: 300 kills, 50 zombies, 50 full disks, 24 power cuts, 200 damages
 	HEADRACE_PROVE=full $(PY) -m pytest tests/acceptance/test_prove.py tests/acceptance/test_faults.py \
-	  $(wildcard tests/acceptance/test_cdc_*.py tests/acceptance/test_postgres_workload.py)
+	  $(wildcard tests/acceptance/test_every_step.py tests/acceptance/test_cdc_*.py tests/acceptance/test_postgres_workload.py)
 
 lint: $(VENV)/.dev ## Style, types
 	$(VENV)/bin/ruff check .
