@@ -216,7 +216,7 @@ class Settling:
                 f"l.{ident('lack$' + c)} AND coalesce({last}.stored, false) AS {ident('stored$' + c)}"
             )
         # A change that comes after a later one is of no account but for a history: it need not be complete.
-        # So it is with the table's rows, and with whole ones of this batch, such as those of a first snapshot.
+        # So it is with the table's rows, and with whole ones of this batch, as of a first snapshot.
         whole = "t._ok AND t._id IN (SELECT _id FROM changing WHERE NOT _partial)"
         later = f"(t._rank = 1 OR ({whole})) AND {self._same('t', 'e')} AND {self._older('e', 't')}"
         stale = "SELECT _id FROM events WHERE false"
