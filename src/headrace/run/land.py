@@ -12,9 +12,10 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ..core import Landed, RawFile, Source
 from ..errors import Refused, TransientError
@@ -83,27 +84,29 @@ def land(source: Source, name: str, log: LandLog, signatures: Signatures, listen
     tally = _Tally()
     touched: dict[str, tuple[Mapping[str, Any], str]] = {}
     for stream in source.streams():
-        for batch in source.read(stream, log.end, reading):
-            if batch is None:
-                continue
-            objects = list(_copied(batch.data, log, reading, touched, name, listener))
-            if not objects and (batch.data or batch.end == log.end):
-                continue
-            if not objects:
-                log.append(batch.end, (), writer)  # nothing came, but the position moves
-            else:
-                log.storage.sync(item.key for item in objects)
-                reach("land.synced")
-                for item in objects:
-                    old = reading.newest.get(item.name)
-                    tally.changed += old is not None
-                    tally.new += old is None
-                    tally.bytes += item.bytes
-                    tally.rows += item.rows or 0
-                record = log.append(batch.end, objects, writer)
-                reach("land.record")
-                reading.newest.update({item.name: item for item in record.objects})
-            reach("land.acknowledged")
+        # Closed at once after an error: a slot or a connection must be free when the call is made again.
+        with closing(cast(Any, source.read(stream, log.end, reading))) as batches:
+            for batch in batches:
+                if batch is None:
+                    continue
+                objects = list(_copied(batch.data, log, reading, touched, name, listener))
+                if not objects and (batch.data or batch.end == log.end):
+                    continue
+                if not objects:
+                    log.append(batch.end, (), writer)  # nothing came, but the position moves
+                else:
+                    log.storage.sync(item.key for item in objects)
+                    reach("land.synced")
+                    for item in objects:
+                        old = reading.newest.get(item.name)
+                        tally.changed += old is not None
+                        tally.new += old is None
+                        tally.bytes += item.bytes
+                        tally.rows += item.rows or 0
+                    record = log.append(batch.end, objects, writer)
+                    reach("land.record")
+                    reading.newest.update({item.name: item for item in record.objects})
+                reach("land.acknowledged")
     if touched:
         signatures.remember(log.stream, touched)
     return SourceReport(
