@@ -216,6 +216,8 @@ def test_the_source_of_truth_survives_kills_of_pipeline_and_server(
     with database.connect(autocommit=True) as con:
         create(con, airports)
     pipeline(tmp_path, airports, extra=", chunk_mb: 1")
+    for _ in range(kills // 2):  # while the first snapshot is taken and refined
+        _killed(_start(tmp_path), chance.uniform(0.4, 2.5))
     settle(tmp_path)
     writer = Writer(database.dsn, airports.events())
     thread = threading.Thread(target=writer.run)
@@ -248,21 +250,32 @@ def _hurt(
         tries += 1
         assert tries < kills * 6, f"only {killed} of {tries} runs could be killed"
         writer.limit = len(writer.events) * (killed + 1) // kills
-        process = subprocess.Popen(
-            [sys.executable, "-m", "headrace", "run"],
-            cwd=root, env=dict(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        process = _start(root)
         if killed in crash_at:
             crash_at.discard(killed)
             time.sleep(chance.uniform(0.3, 2.0))
             server.restart("immediate")
-        try:
-            process.wait(chance.uniform(0.5, 3.5))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            killed += 1
-        process.wait()
+        killed += _killed(process, chance.uniform(0.5, 3.5))
     return killed
+
+
+def _start(root: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "headrace", "run"],
+        cwd=root, env=dict(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def _killed(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether it was still at work after `seconds`; then it is killed."""
+    try:
+        process.wait(seconds)
+        return False
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        return True
+    finally:
+        process.wait()
 
 
 def _wait_for(database: Database, count: int, writer: Writer) -> None:
