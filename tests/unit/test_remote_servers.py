@@ -201,6 +201,27 @@ def test_a_line_that_breaks_is_taken_up_again_or_nothing_lands(ssh: Site, clean:
         names(ssh.files(port=wire.port))
 
 
+def test_a_connection_that_was_idle_for_too_long_is_made_anew(site: Site) -> None:
+    for name in ("in/a.csv", "in/b.csv"):
+        site.server.put(name)
+    source = site.files()
+    reader = source.read("in", None, Ledger())
+    batch = next(reader)
+    assert isinstance(batch, Batch)
+    [place] = source._places.values()
+    tree: Any = place
+    for file in batch.data:
+        held = tree.server
+        if site.scheme == "sftp":
+            held._ssh.get_transport().sock.close()
+        else:
+            held._ftp.sock.shutdown(2)
+        with file.open() as stream:
+            assert stream.read() == b"a,b\n1,2\n"
+        file.verify()
+    reader.close()  # type: ignore[attr-defined]
+
+
 def test_ftp_data_that_is_cut_short_does_not_land(tmp_path: Path) -> None:
     """A server that closes the data connection early has said nothing wrong: only the size tells."""
     with ExitStack() as held:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol, TypeVar, cast
 
 from ..errors import Refused
 from .listing import MAGIC, Entry, expression, gone, unstable
-from .remote import Transfer
+from .remote import Transfer, Unreachable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,25 +126,34 @@ class Tree:
 
     def _fetch(self, entry: Entry, at: int) -> BinaryIO:
         if at:
+            self.server.close()  # it broke, whether or not it has noticed
             self.verify(entry)  # what follows must be of the same file
-        with self.server.told():
-            try:
-                return self.server.fetch(entry.key, at)
-            except FileNotFoundError:
-                raise gone(entry) from None
-            except PermissionError:
-                raise Refused(
-                    f"{entry.name} may not be read", hint="give this user the right to read it"
-                ) from None
+        try:
+            return self._asked(lambda: self.server.fetch(entry.key, at))
+        except FileNotFoundError:
+            raise gone(entry) from None
+        except PermissionError:
+            raise Refused(
+                f"{entry.name} may not be read", hint="give this user the right to read it"
+            ) from None
 
     def verify(self, entry: Entry) -> None:
-        with self.server.told():
-            try:
-                now = self.server.stat(entry.key)
-            except FileNotFoundError:
-                raise gone(entry) from None
+        try:
+            now = self._asked(lambda: self.server.stat(entry.key))
+        except (FileNotFoundError, PermissionError):
+            raise gone(entry) from None
         if self._entry(entry.key, now).signature != entry.signature:
             raise unstable(entry)
+
+    def _asked(self, call: Callable[[], T]) -> T:
+        """Asks once more on a new connection: servers end those that were idle while a file was landed."""
+        try:
+            with self.server.told():
+                return call()
+        except Unreachable:
+            self.server.close()
+        with self.server.told():
+            return call()
 
     def close(self) -> None:
         self.server.close()
