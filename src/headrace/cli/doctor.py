@@ -27,6 +27,11 @@ EXTRAS = {
     "gold": ("dbt-core", "dbt-duckdb"),
     "crypto": ("cryptography",),
     "formats": ("fastavro", "zstandard", "python-calamine"),
+    "s3": ("botocore",),
+    "sftp": ("paramiko",),
+    "vault": ("hvac",),
+    "aws": ("botocore",),
+    "gcp": ("google-cloud-secret-manager",),
 }
 PARTS = (
     "duckdb",
