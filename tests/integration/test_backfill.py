@@ -9,6 +9,7 @@ import pytest
 from headrace import failpoints
 from headrace.errors import ConfigError
 from headrace.run.backfill import backfill, window
+from headrace.run.corrections import fix as correct
 from headrace.spec.load import load
 from headrace.store.records import RefineLog
 from headrace.store.storage import LocalStorage
@@ -122,3 +123,72 @@ def test_a_table_from_the_beginning_lacks_nothing(tmp_path: Path) -> None:
     assert (told.files, told.refined, report) == (2, 2, None)
     put(root, "9.csv", day(2))
     assert RefineLog(LocalStorage(root / "lake"), "orders").epoch == 1
+
+
+def test_a_window_is_refined_again_without_doubling_a_row(tmp_path: Path) -> None:
+    root = clean(tmp_path, 3)
+    before = content(root)
+    told = headrace(root, "backfill", "orders", "--again", "--files", "data/[01].csv", "--dry-run")
+    assert "2 to refine in 1 portions" in told.stdout, told.stderr
+    again = headrace(root, "backfill", "orders", "--again", "--files", "data/[01].csv")
+    assert "orders  read 80 = " in again.stdout, again.stderr
+    assert content(root) == before
+    done = RefineLog(LocalStorage(root / "lake"), "orders").last
+    assert done is not None
+    assert done.ledger["inserted"] + done.ledger["updated"] == 0
+    assert "0 new files" in headrace(root, "run").stdout
+    put(root, "3.csv", day(3))
+    assert go(root).status == "success"
+    assert content(root) == content(clean(tmp_path / "clean", 4))
+
+
+def test_again_judges_quarantine_anew_and_keeps_corrections(tmp_path: Path) -> None:
+    root = clean(tmp_path, 2)
+    correct(load(root), "orders", where="customer = 'nobody'", sets=["customer = 'c9'"])
+    go(root)
+    before = content(root)
+    assert len(before["quarantine.orders"]) == 2
+    list(backfill(load(root), "orders", again=True))
+    assert content(root) == before
+    go(root, rebuild=["orders"])
+    assert content(root) == before
+
+
+def test_killed_between_portions_again_goes_on_and_then_begins_anew(tmp_path: Path) -> None:
+    root = clean(tmp_path, 4)
+    before = content(root)
+    steps = backfill(load(root), "orders", again=True, portion=1)
+    assert [len(next(steps)[0].portions) for _ in range(3)] == [4, 4, 4]
+    steps.close()
+    put(root, "4.csv", day(4))
+    go(root)
+    left = window(load(root), "orders", again=True, portion=1)
+    assert (left.files, left.refined, len(left.portions)) == (5, 2, 3)
+    list(backfill(load(root), "orders", again=True, portion=1))
+    assert len(window(load(root), "orders", again=True, portion=1).portions) == 5, "another backfill begins"
+    assert len(window(load(root), "orders", again=True, portion=1, files="data/0*").portions) == 1
+    assert content(root) != before
+    assert content(root) == content(clean(tmp_path / "clean", 5))
+
+
+@pytest.mark.parametrize("place", [each for each in failpoints.PLACES if each.startswith(("refine", "sink"))])
+def test_killed_at_every_step_again_doubles_nothing(tmp_path: Path, place: str) -> None:
+    root = clean(tmp_path, 2)
+    before = content(root)
+    killed = headrace(root, "backfill", "orders", "--again", env={"HEADRACE_FAILPOINTS": f"{place}=kill"})
+    assert killed.returncode < 0
+    assert headrace(root, "backfill", "orders", "--again").returncode == 0
+    assert content(root) == before
+
+
+def test_again_is_refused_where_rows_have_no_key(tmp_path: Path) -> None:
+    pipeline = PIPELINE
+    for line in ("    keys: [order_id]\n", "    latest_by: updated_at\n", "    history: true\n"):
+        pipeline = pipeline.replace(line, "")
+    root = make(tmp_path, {"0.csv": day(0)}, pipeline)
+    go(root)
+    before = rows(root, "silver.orders")
+    refused = headrace(root, "backfill", "orders", "--again")
+    assert refused.returncode == 2
+    assert "would not be known by a key" in refused.stderr
+    assert rows(root, "silver.orders") == before

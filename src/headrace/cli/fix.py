@@ -179,13 +179,16 @@ def backfill(
     portion: Annotated[
         int, typer.Option("--portion", min=1, help="Megabytes of bronze in one epoch.")
     ] = 1024,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also what is refined: rows merge by their keys.")
+    ] = False,
     dry_run: Dry = False,
     path: Where = HERE,
     env: Env = None,
 ) -> None:
     """Refine what landed before the table began (`start: now`), in portions; killed, it goes on where it was.
 
-    A run may come between two portions.
+    With --again, a window of files or time once more. A run may come between two portions.
     """
     from ..run.backfill import backfill as portions
     from .output import run_lines
@@ -197,6 +200,7 @@ def backfill(
         since=since,
         until=until,
         portion=portion << 20,
+        again=again,
         dry_run=dry_run,
     ):
         for line in [str(window)] if report is None else run_lines(report):

@@ -4,6 +4,9 @@ A table is a function of its bronze and its contract, so there is nothing to fil
 beginning: a changed contract computes it anew as a whole, and a bad row is put right by a correction. What
 can be missing is what `start: now` passed over. Each portion is one epoch of the table like any other, in a
 run of its own: killed between two, the next backfill goes on, since done records name all that was refined.
+
+With `again` a window is refined once more, whether it was or not: rows are merged by their keys, and what
+quarantine had of these files is judged anew. A table without keys is refused, since its rows would double.
 """
 
 from __future__ import annotations
@@ -43,13 +46,15 @@ class Window:
     refined: int
     """Of `files`, those whose rows the table has taken."""
     gone: int
-    """Of `files`, those that retention has taken before they were refined."""
+    """Of `files`, those that retention has taken and that are not refined, or are to be again."""
     ahead: int
     """Of `files`, those that the next run will refine anyway."""
     first: str
     last: str
     """When they arrived."""
     portions: Sequence[Portion]
+    again: str = ""
+    """What the plans of portions that are refined again are called; empty where they are new."""
 
     def __str__(self) -> str:
         if not self.files:
@@ -74,21 +79,25 @@ def backfill(
     since: str | None = None,
     until: str | None = None,
     portion: int = 1 << 30,
+    again: bool = False,
     dry_run: bool = False,
     listener: Listener | None = None,
 ) -> Iterator[tuple[Window, RunReport | None]]:
     """First what there is to do, then the run of each portion, of about `portion` bytes, once it is durable.
 
-    `files` is a glob over names; `since` and `until` bound the arrival. Raises `ConfigError` for a table
-    whose contract has changed since its last run, and whatever stops a portion: those before it stay.
+    `files` is a glob over names; `since` and `until` bound the arrival. With `again`, objects that are
+    refined are refined again; killed, the same call goes on with those that it has not come to. Raises
+    `ConfigError` for a table whose contract has changed since its last run, and whatever stops a portion:
+    those before it stay.
     """
-    found = window(project, table, files=files, since=since, until=until, portion=portion)
+    found = window(project, table, files=files, since=since, until=until, portion=portion, again=again)
     yield found, None
     if dry_run:
         return
-    for items in found.portions:
+    for place, items in enumerate(found.portions, 1):
         keys = {table: [item.key for item in items]}
-        report = run(project, select=[f"refine:{table}"], only=keys, listener=listener)
+        reason = f"again, {len(found.portions) - place} portions to come: {found.again}" if again else ""
+        report = run(project, select=[f"refine:{table}"], only=keys, again=reason, listener=listener)
         _check(report, table)
         yield found, report
 
@@ -110,6 +119,7 @@ def window(
     since: str | None = None,
     until: str | None = None,
     portion: int = 1 << 30,
+    again: bool = False,
 ) -> Window:
     """The objects of the window and what has become of each; reads only."""
     if table not in project.config.tables:
@@ -126,6 +136,10 @@ def window(
     lands = lands_of(spec, lambda source: LandLog(storage, project.stream(source)))
     state = expired(storage)
     done_keys, upto = refined(log)
+    label = f"files {files or '*'}, from {since or 'the first'} to {until or 'the last'}"
+    if again:
+        _check_again(project, table)
+        done_keys, upto = _begun(log, label), {}
     inside: list[tuple[str, int, Landed]] = [
         (source, epoch, item)
         for source, (epoch, item) in chosen(lands, {name: (-1, land.epoch) for name, land in lands.items()})
@@ -155,7 +169,31 @@ def window(
         arrived[0] if arrived else "",
         arrived[-1] if arrived else "",
         _portions(left, portion),
+        label if again else "",
     )
+
+
+def _check_again(project: Project, table: str) -> None:
+    spec = project.config.tables[table]
+    if spec.effective_mode != "merge" or spec.changes:
+        what = "is fed by changes" if spec.changes else f"is of mode {spec.effective_mode}"
+        raise ConfigError(
+            f"table `{table}` {what}: its rows cannot be refined again, they would not be known by a key",
+            hint=f"`headrace run --rebuild {table}` computes it anew as a whole",
+        )
+
+
+def _begun(log: RefineLog, label: str) -> set[str]:
+    """Keys that a backfill of this window has refined again, if it has not come to its end."""
+    keys: set[str] = set()
+    for done in log.back():
+        plan = log.planned(done.epoch)
+        if not (plan.again and plan.reason.endswith(f": {label}")):
+            continue
+        if plan.reason.startswith("again, 0 "):
+            break
+        keys |= set(done.files)
+    return keys
 
 
 def _portions(items: Sequence[Landed], size: int) -> list[Portion]:

@@ -21,6 +21,7 @@ NextPlan = Callable[["Refinery", RefineLog, str | None], Plan | None]
 def portion(work: Refinery, log: RefineLog, keys: Sequence[str], next_plan: NextPlan) -> Plan | None:
     """The epoch that refines the objects of `keys` and nothing else; None if all of them are refined.
 
+    With `work.again` it refines also those that are, with the corrections that have been refined by then.
     Raises `ConfigError` where the table has to be computed anew: that takes all of bronze anyway.
     """
     last = log.last
@@ -36,7 +37,7 @@ def portion(work: Refinery, log: RefineLog, keys: Sequence[str], next_plan: Next
     found = [
         (source, epoch, item)
         for source, (epoch, item) in picked(work.lands, keys)
-        if item.key not in done and epoch > upto.get(source, -1)
+        if work.again or (item.key not in done and epoch > upto.get(source, -1))
     ]
     plan = next_plan(work, log, "backfill")
     if not found or plan is None:
@@ -49,8 +50,10 @@ def portion(work: Refinery, log: RefineLog, keys: Sequence[str], next_plan: Next
         mode="increment",
         inputs={source: (last.inputs.get(source, -1),) * 2 for source in work.lands},
         evolved=evolved,
-        corrections=(last.corrections, last.corrections),
+        corrections=(-1 if work.again else last.corrections, last.corrections),
         only=[item.key for *_, item in found],
+        again=bool(work.again),
+        reason=work.again or plan.reason,
     )
 
 

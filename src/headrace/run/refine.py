@@ -340,7 +340,9 @@ def _execute(
         ledger.check(work.name)
         reach("refine.written")
 
-    mode: Mode = "onto base" if start.base else "rebuild" if rebuild else "again" if plan.again else "increment"
+    mode: Mode = (
+        "onto base" if start.base else "rebuild" if rebuild else "again" if plan.again else "increment"
+    )
     parts = parts_of(step, outcome, mode)
     bases = {write.table: start.base.at(write.table) for write, _ in parts[1:]} if start.base else {}
     results = writer.write(parts, Commit(work.stream, plan.prev, plan.next), approve, bases)

@@ -49,6 +49,7 @@ class Plant:
     rebuild: Sequence[str] = ()
     only: Mapping[str, Sequence[str]] = field(default_factory=dict)
     lands: dict[str, LandLog] = field(default_factory=dict)
+    again: str = ""
     run_ids: list[str] = field(default_factory=list)
     """The id of this run, once it has begun."""
     engines: dict[str, Engine] = field(default_factory=dict)
@@ -80,12 +81,14 @@ def run(
     listener: Listener | None = None,
     rebuild: Sequence[str] = (),
     only: Mapping[str, Sequence[str]] | None = None,
+    again: str = "",
     accept_changes: bool = False,
 ) -> RunReport:
     """Runs the pipeline once. Data errors are in the report; only configuration errors and `Busy` are raised.
 
     `select` takes part of the graph (`sales+`, `+gold`); `rebuild` names tables to compute anew from bronze;
-    `only` names, by table, older objects to refine in place of new ones.
+    `only` names, by table, older objects to refine in place of new ones; `again`, a reason, those also that
+    have been refined.
     A breaking change of a table that nobody has accepted is refused, unless `accept_changes` accepts it now.
     """
     started = time.monotonic()
@@ -95,7 +98,9 @@ def run(
     with _alone(project.lake), open_catalog(project) as catalog:
         shutil.rmtree(project.lake / ".scratch", ignore_errors=True)
         with scratch_folder(project.lake / ".scratch") as scratch:
-            plant = Plant(project, storage, catalog, scratch, listener or silent, rebuild, only or {})
+            plant = Plant(
+                project, storage, catalog, scratch, listener or silent, rebuild, only or {}, again=again
+            )
             tasks = _tasks(plant, select)
             refined = [task.name.partition(":")[2] for task in tasks if task.name.startswith("refine:")]
             require(project, storage, refined, accepting=accept_changes)
@@ -186,7 +191,7 @@ def _refine(plant: Plant, name: str) -> TableReport:
     with refinery(plant.project, name, plant.storage, lands, plant.scratch / name, plant.listener) as work:
         plant.engines[name] = work.engine
         try:
-            work = replace(work, run_id=plant.run_ids[0])
+            work = replace(work, run_id=plant.run_ids[0], again=plant.again)
             if not plant.only and name not in plant.rebuild:
                 from .late import take_up  # which knows of corrections, and they of runs
 

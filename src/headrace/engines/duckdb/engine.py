@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,8 @@ from .budget import budget
 from .corrections import history, passed, strays
 from .erase import SEARCHED, erase
 from .frame import Session
-from .refine import refine
+from .quarantine import requarantined
+from .refine import raw_inputs, refine
 from .rewrite import kept_rows, rewrite
 from .shape import LARGE
 
@@ -114,7 +116,12 @@ class DuckEngine:
         Raises Stopped if a `stop` rule or expectation breaks; nothing outside the scratch is written.
         """
         with self._within(f"table `{step.table}`: refining this range of bronze"):
-            return refine(self, step, inputs, epoch=epoch, now=now)
+            outcome = refine(self, step, inputs, epoch=epoch, now=now)
+        before = inputs.get("requarantine")
+        if not isinstance(before, TableAt) or before.version < 0:
+            return outcome
+        bad = requarantined(self.session, outcome.frames["quarantine"], before, raw_inputs(inputs.get("raw")))
+        return replace(outcome, frames={**outcome.frames, "quarantine": bad})
 
     def rewrite(self, target: TableAt, write: Write, frame: Frame, into: Path) -> Rewrite:
         """The copy-on-write change that applies `frame` to `target`; new Parquet files lie under `into`."""

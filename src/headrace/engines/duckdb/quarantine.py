@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...core import Frame, Landed, RawInput, TableAt
 from .corrections import Corrected, kept_sql, same_origin
-from .frame import DuckFrame, Session, count, fresh, text
+from .frame import DuckFrame, Session, casts, count, fresh, table_sql, text
 from .raw import Records, as_text
 from .stage import Staged
 from .stage_parts import SCRATCH
@@ -111,6 +111,24 @@ def whole(session: Session, new: Frame, quarantine: TableAt, corrected: Correcte
     columns = new.columns if isinstance(new, DuckFrame) else QUARANTINE
     sql = f"SELECT * FROM quarantine UNION ALL BY NAME {kept_sql(quarantine, corrected.table, columns)}"
     return DuckFrame(session, sql, columns, count(session.con, f"({sql})"))
+
+
+def requarantined(session: Session, new: Frame, before: TableAt, raw: Sequence[RawInput]) -> DuckFrame:
+    """All of quarantine after files are refined again: what it had of them goes, all else in it stays."""
+    con, table = session.con, fresh("files")
+    columns = new.columns if isinstance(new, DuckFrame) else QUARANTINE
+    files = [(each.source, item.name, item.arrived) for each in raw for _, item, _ in each.files]
+    con.execute(
+        f"CREATE TEMP TABLE {table} AS SELECT unnest(?::VARCHAR[]) AS s, unnest(?::VARCHAR[]) AS f, "
+        "unnest(?::VARCHAR[])::TIMESTAMPTZ AS t",
+        [list(column) for column in zip(*files, strict=True)],
+    )
+    same = "t.s = q._source AND t.f = q._file AND t.t IS NOT DISTINCT FROM q._ingested_at"
+    theirs = f"SELECT 1 FROM {table} t WHERE {same}"
+    listed = casts(columns, before.columns, "q")
+    kept = f"SELECT {listed} FROM ({table_sql(before)}) q WHERE NOT EXISTS ({theirs})"
+    sql = f"SELECT * FROM quarantine UNION ALL BY NAME {kept}"
+    return DuckFrame(session, sql, columns, count(con, f"({sql})"))
 
 
 BREAKS = r"regexp_replace(o.fields, '\\\\', '', 'g')"
