@@ -176,18 +176,16 @@ contract: {columns: {id: {type: integer}, qty: {type: integer, min: 0}, note: {}
 
 
 def landings(database: Database, draw: Any, *, ordered: bool) -> list[list[Event]]:
-    """The log in its order, cut anywhere; snapshots anywhere among it."""
-    cuts = draw(st.lists(st.integers(0, len(database.log)), max_size=3).map(sorted))
-    batches = [database.log[a:b] for a, b in zip([0, *cuts], [*cuts, len(database.log)], strict=True)]
-    for snapshot in database.snapshots:
-        if ordered:
-            first = snapshot[0].sequence if snapshot else ""
-            at = sum(1 for batch in batches if batch and str(batch[-1].sequence) < str(first))
-            batches.insert(at, snapshot)
-            continue
-        for row in snapshot:
-            batches[draw(st.integers(0, len(batches) - 1))] += [row]
+    """The log in its order, cut anywhere; snapshots among it where they were taken, or anywhere."""
+    told = list(database.log)
+    if ordered:
+        told += [row for snapshot in database.snapshots for row in snapshot]
+        told.sort(key=lambda event: (str(event.sequence), event.op != "t"))
+    cuts = draw(st.lists(st.integers(0, len(told)), max_size=3).map(sorted))
+    batches = [told[a:b] for a, b in zip([0, *cuts], [*cuts, len(told)], strict=True)]
     if not ordered:
+        for row in (row for snapshot in database.snapshots for row in snapshot):
+            batches[draw(st.integers(0, len(batches) - 1))] += [row]
         batches = [draw(st.permutations(batch)) for batch in batches]
     return [batch for batch in batches if batch]
 
