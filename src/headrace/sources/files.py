@@ -188,8 +188,7 @@ class Files(BaseModel):
             )
             return
         end: Position = dict(start) if start else {"files": "ledger"}
-        for group in self._groups(entry for entry in self._news(ctx) if fresh(entry)):
-            yield group, end
+        yield from ((group, end) for group in self._groups(filter(fresh, self._news(ctx))))
 
     def _news(self, ctx: Reading) -> Iterator[Entry]:
         """Listed files that are not known to be unchanged, in their order."""
@@ -228,10 +227,8 @@ class Files(BaseModel):
             raise self._missing(str(base_of(self.root, pattern)), pattern, ctx) from None
         except PermissionError as error:
             path = str(error.filename).removesuffix(f"/{LAKE}")  # what it looks for in every folder
-            raise ConfigError(
-                f"source {self.name}: {path} may not be read by this user",
-                hint=OPEN,
-            ) from error
+            said = f"source {self.name}: {path} may not be read by this user"
+            raise ConfigError(said, hint=OPEN) from error
         if not found and not ctx.names():
             _note(ctx, "ignored", pattern, f"{self.name}: `{pattern}` matches no file")
         return found
