@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from headrace.core import TableAt, Write
+from headrace.engines.duckdb.engine import DuckEngine
+from headrace.engines.duckdb.frame import DuckFrame
 from headrace.errors import SystemFault
 from headrace.run.runner import run
 from headrace.spec.load import load
@@ -57,3 +60,16 @@ def test_little_memory_is_enough_for_many_rows(tmp_path: Path, keys: str) -> Non
     root = make(tmp_path, {"a.csv": lines(0, 2 * ROWS)}, text + "memory: 120MB\n")
     (table,) = run(load(root)).tables
     assert (table.error, table.ledger.read, table.ledger.quarantined) == (None, 2 * ROWS, 2 * ROWS // 100)
+
+
+def test_wide_rows_are_written_in_little_memory(tmp_path: Path) -> None:
+    """A row group of 122,880 rows of a kilobyte for each thread would be more than there is."""
+    sql = (
+        "SELECT i AS order_id, list_aggregate(list_transform(range(34), lambda x: md5((i * x)::VARCHAR)), "
+        "'string_agg', '') AS note FROM range(250000) t(i)"
+    )
+    with DuckEngine(tmp_path / "scratch", "200MB", 2) as engine:
+        frame = DuckFrame(engine.session, sql, {"order_id": "bigint", "note": "text"}, 250_000)
+        empty = TableAt("silver.wide", -1, (), {})
+        change = engine.rewrite(empty, Write("silver.wide", "append"), frame, tmp_path / "wide")
+    assert change.written.inserted == sum(file.rows for file in change.add) == 250_000

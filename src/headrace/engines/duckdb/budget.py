@@ -35,6 +35,11 @@ class Budget:
     threads: int
     source: str
 
+    @property
+    def row_group(self) -> int:
+        """Bytes that a thread may gather before it writes them: else wide rows make huge row groups."""
+        return min(128 * MB, self.bytes // self.threads // 4)
+
     def __str__(self) -> str:
         return f"{shown(self.bytes)} ({self.source})"
 

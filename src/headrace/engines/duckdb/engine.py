@@ -75,7 +75,7 @@ class DuckEngine:
         """Opened when it is first asked for: a table without news needs none."""
         import duckdb
 
-        return Session(duckdb.connect(":memory:", config=self._config))
+        return Session(duckdb.connect(":memory:", config=self._config), self.budget.row_group)
 
     def __enter__(self) -> DuckEngine:
         return self

@@ -141,8 +141,9 @@ class Session:
 
     dialect = "duckdb"
 
-    def __init__(self, con: DuckDBPyConnection) -> None:
+    def __init__(self, con: DuckDBPyConnection, row_group: int = 128 << 20) -> None:
         self.con = con
+        self.row_group = row_group
         self.used = False
         con.execute("SET TimeZone = 'UTC'")
 

@@ -36,7 +36,7 @@ def rewrite(session: Session, target: TableAt, write: Write, frame: Frame, into:
     known = relation_of(session, frame)
     session.con.execute("SET preserve_insertion_order = false")  # else COPY holds back whole row groups
     try:
-        return _Change(session.con, target, write, known, into).apply()
+        return _Change(session.con, target, write, known, into, session.row_group).apply()
     finally:
         session.con.execute("SET preserve_insertion_order = true")
 
@@ -55,7 +55,7 @@ def kept_rows(
     session.con.execute("SET preserve_insertion_order = false")
     try:
         empty = DuckFrame(session, "SELECT 1 WHERE false", {}, 0)
-        change = _Change(session.con, target, write, empty, into)
+        change = _Change(session.con, target, write, empty, into, session.row_group)
         return change._copy(f"SELECT * FROM ({table_sql(target, paths)}) WHERE {where}")
     finally:
         session.con.execute("SET preserve_insertion_order = true")
@@ -77,6 +77,8 @@ class _Change:
     write: Write
     frame: DuckFrame
     into: Path
+    row_group: int
+    """Bytes of a row group, uncompressed: each thread holds one, and what it becomes."""
 
     @property
     def columns(self) -> dict[str, str]:
@@ -307,6 +309,7 @@ class _Change:
     def _copy(self, sql: str) -> list[DataFile]:
         hidden = unbounded(self.write.table)
         options = ["FORMAT parquet", "COMPRESSION snappy", "RETURN_STATS", "APPEND"]
+        options.append(f"ROW_GROUP_SIZE_BYTES {self.row_group}")
         options.append(f"DICTIONARY_SIZE_LIMIT {DICTIONARY}")
         options.append("FILENAME_PATTERN 'part-{uuid}.snappy'")
         if self.write.partition_by:
