@@ -145,6 +145,7 @@ class Line:
         for end in (source, target):
             with suppress(OSError):
                 if cut >= 0 and not self.clean and end is target:
+                    end.shutdown(socket.SHUT_RD)  # wakes the other pump, whose wait would keep it open
                     end.close()
                 else:
                     end.shutdown(socket.SHUT_RDWR)
