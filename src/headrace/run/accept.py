@@ -17,7 +17,7 @@ from ..spec.project import Project
 from ..store.records import Done, RefineLog, seal, utc
 from ..store.storage import Storage
 from .parts import code_of
-from .refine import fingerprint_of
+from .refinery import fingerprint_of
 
 FOLDER = "_headrace/accept"
 

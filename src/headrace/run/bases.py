@@ -13,7 +13,8 @@ from ..store.base import Base, expired, newest
 from ..store.records import RefineLog, utc
 from ..store.storage import sync_files
 from .origin import Objects, chosen
-from .refine import Refinery, inputs_of, ledger_of, parts_of
+from .refine import inputs_of, ledger_of, parts_of
+from .refinery import Refinery
 
 
 def covering(base: Base | None, fingerprint: str, spec: TableSpec, streams: Sequence[str]) -> Base:

@@ -9,7 +9,7 @@ from ..store.records import Done, LandLog
 from ..store.storage import Storage
 
 if TYPE_CHECKING:
-    from .refine import Refinery
+    from .refinery import Refinery
 
 
 def corrections_log(storage: Storage, table: str) -> LandLog:

@@ -30,7 +30,7 @@ from ..store.records import Done, LandLog, RefineLog, utc
 from ..store.storage import LocalStorage, scratch_folder
 from .corrected import corrections_of
 from .parts import lands_of, refinery
-from .refine import Refinery
+from .refinery import Refinery
 from .report import silent
 from .runner import open_storage
 

@@ -8,7 +8,8 @@ from contextlib import suppress
 from ..store.hold import held
 from ..store.records import Done, RefineLog
 from .corrections import arrived
-from .refine import Refinery, next_plan
+from .planned import next_plan
+from .refinery import Refinery
 from .report import Event
 
 

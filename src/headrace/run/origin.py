@@ -13,7 +13,7 @@ from ..store.records import LandLog, Plan
 from .portions import picked
 
 if TYPE_CHECKING:
-    from .refine import Refinery
+    from .refinery import Refinery
 
 Objects = Sequence[tuple[str, tuple[int, Landed]]]
 """(source, (land epoch, object))."""

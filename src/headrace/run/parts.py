@@ -18,7 +18,7 @@ from ..spec.project import Project
 from ..store.records import LandLog
 from ..store.storage import LocalStorage
 from .corrected import corrections_log
-from .refine import Refinery
+from .refinery import Refinery
 from .report import Listener
 
 

@@ -30,7 +30,9 @@ from .impact import Gold, changed_columns, gold_models, reached, referring
 from .origin import origin
 from .parts import lands_of, refinery
 from .pending import Waiting, as_if_landed, waiting
-from .refine import Refinery, TableWriter, next_plan, verify
+from .planned import next_plan
+from .refine import verify
+from .refinery import Refinery, TableWriter
 from .report import silent
 from .runner import check, open_storage
 

@@ -13,7 +13,7 @@ from ..store.records import LandLog, Plan, RefineLog
 from .evolve import unknown_headers
 
 if TYPE_CHECKING:
-    from .refine import Refinery
+    from .refinery import Refinery
 
 NextPlan = Callable[["Refinery", RefineLog, str | None], Plan | None]
 

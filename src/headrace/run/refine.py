@@ -6,109 +6,33 @@ own plan (its first output has committed) or plans anew under a new number; no r
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from ..core import Commit, Engine, Frame, Input, Landed, Outcome, RawInput, TableAt, Write, Written
+from ..core import Commit, Frame, Input, Landed, Outcome, RawInput, TableAt, Write, Written
 from ..errors import Corrupt, Fenced, Stopped
 from ..failpoints import reach
-from ..spec.change import essence
 from ..spec.pipeline import TableSpec
 from ..sql import TableStep, compile_table
 from ..store.base import newest
-from ..store.delta import Snapshot, Table
 from ..store.forgotten import newest as erased
 from ..store.hold import held
-from ..store.records import Done, LandLog, Plan, RefineLog, utc
-from ..store.storage import Storage
-from .corrected import corrections_of, pending, wait, whole_table
-from .evolve import unknown_headers
-from .origin import Objects, Origin, chosen, origin
-from .portions import again, picked, portion
-from .report import Event, Ledger, Listener, TableReport
+from ..store.records import Done, Plan, RefineLog, utc
+from .corrected import corrections_of
+from .origin import Objects, Origin, origin
+from .planned import next_plan
+from .portions import portion
+from .refinery import CORRECTIONS, Refinery, TableWriter
+from .report import Event, Ledger, TableReport
 from .restored import resume
-from .trail import check_heads, check_trail, heads_of
+from .trail import check_heads, check_trail
 
 Mode = Literal["increment", "rebuild", "onto base", "again"]
-CORRECTIONS = " corrections"
-"""What the land stream of corrections is called among those of sources, which have no such name."""
 AGAIN = 3
 """How often one epoch is computed anew because maintenance has rewritten files that it was to change."""
-
-
-class TableWriter(Protocol):
-    """What refine needs of a sink's writer beyond core.Writer."""
-
-    tables: Mapping[str, Table]
-    snapshots: Mapping[str, Snapshot]
-
-    @property
-    def epoch(self) -> int: ...
-
-    def write(
-        self,
-        parts: Sequence[tuple[Write, Frame]],
-        commit: Commit,
-        approve: Any = None,
-        bases: Mapping[str, TableAt] | None = None,
-    ) -> Sequence[Written]: ...
-
-
-class TableSink(Protocol):
-    def open(self, tables: Sequence[str], stream: str) -> TableWriter: ...
-    def table(self, name: str) -> Table: ...
-
-
-@dataclass(frozen=True)
-class Refinery:
-    """One table and all that its refinement needs. `lands` are the logs of its sources, by source name."""
-
-    name: str
-    spec: TableSpec
-    lands: Mapping[str, LandLog]
-    storage: Storage
-    engine: Engine
-    sink: TableSink
-    scratch: Path
-    listener: Listener
-    code: str = ""
-    """Hash of the project's Python steps."""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    corrections: LandLog | None = None
-    """The land stream of corrections of this table's bad rows."""
-    run_id: str = ""
-    again: str = ""
-    """Of a backfill that refines objects once more: which window, and how far it has come."""
-
-    @property
-    def streams(self) -> dict[str, LandLog]:
-        """All land streams that are read."""
-        return {**self.lands, **({CORRECTIONS: self.corrections} if self.corrections else {})}
-
-    @property
-    def stream(self) -> str:
-        return f"headrace:{self.name}"
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint_of(self.spec, self.code)
-
-    def outputs(self, spec: TableSpec) -> list[str]:
-        """All tables of this stream in commit order; the first decides whether an epoch must be finished."""
-        history = [f"silver.{self.name}_history"] if spec.history else []
-        return [f"quarantine.{self.name}", f"silver.{self.name}", *history]
-
-
-def fingerprint_of(spec: TableSpec, code: str) -> str:
-    """Equal for equal settings and code, whatever their words say: a change computes the table anew."""
-    text = json.dumps(essence(spec), sort_keys=True) + code
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def refine(work: Refinery, *, rebuild: str | None = None, only: Sequence[str] = ()) -> TableReport:
@@ -230,78 +154,6 @@ def verify(work: Refinery, log: RefineLog, writer: TableWriter) -> None:
     check_trail(log, writer.tables, erased(work.storage))
     if last := log.last:
         check_heads(work.streams, {**last.inputs, CORRECTIONS: last.corrections}, last)
-
-
-def next_plan(work: Refinery, log: RefineLog, rebuild: str | None) -> Plan | None:
-    """The next epoch as it would be planned now, or None if there is nothing to do."""
-    last = log.last
-    heads = {source: land.epoch for source, land in work.lands.items()}
-    done = dict(last.inputs) if last else dict.fromkeys(heads, -1)
-    if last is None and work.spec.start == "now":
-        done = dict(heads)
-    reason = rebuild
-    if last and last.fingerprint != work.fingerprint:
-        changed = "the contract or table settings changed"
-        reason = reason or (changed if last.fingerprint else "its files were lost or damaged")
-    if last and not reason and work.spec.effective_mode != "replace" and (names := _replaced(work, done)):
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        reason = f"a new version of {names[0]}{more}"
-    if last and last.forgotten < _forgotten(work):
-        reason = reason or "a subject was erased from bronze"
-    since, fixed = pending(work, last)
-    reason = reason or whole_table(work, last)
-    fresh = any(work.lands[source].objects(done.get(source, -1), head) for source, head in heads.items())
-    fixes = wait(work.corrections, last)
-    if not fresh and not fixes and not reason and (last or work.spec.start == "beginning"):
-        return None
-    base = {source: -1 if reason else done.get(source, -1) for source in heads}
-    inputs = {source: (base[source], head) for source, head in heads.items()}
-    only: Sequence[str] = ()
-    if reason and last and (kept := again(work.spec, log, work.lands)) is not None:
-        only = kept
-        inputs = inputs if only else {source: (head, head) for source, head in heads.items()}
-    evolved = [] if reason or last is None else list(last.evolved)
-    for _, (_, item) in picked(work.lands, only) if only else chosen(work.lands, inputs):
-        evolved += unknown_headers(work.spec, item.format, evolved)
-    tables = {
-        spec.references.partition(".")[0] for spec in work.spec.contract.columns.values() if spec.references
-    }
-    return Plan(
-        table=work.name,
-        prev=log.epoch,
-        next=log.next_number(),
-        mode="rebuild" if reason else "increment",
-        inputs=inputs,
-        references={
-            name: work.sink.table(f"silver.{name}").snapshot("").at.version for name in sorted(tables)
-        },
-        spec=work.spec.model_dump(mode="json", by_alias=True),
-        fingerprint=work.fingerprint,
-        evolved=evolved,
-        engine=dict(work.versions),
-        now=utc(),
-        reason=reason or ("new objects" if fresh or not fixes else "corrections"),
-        writer=uuid.uuid4().hex,
-        corrections=(-1 if reason else since, fixed),
-        base=newest(work.storage),
-        forgotten=_forgotten(work),
-        heads=heads_of(work.streams, {**heads, CORRECTIONS: fixed}),
-        only=only,
-    )
-
-
-def _forgotten(work: Refinery) -> int:
-    """The newest erasure that all logs of this table know of."""
-    return min(land.forgotten for land in [*work.lands.values(), *filter(None, [work.corrections])])
-
-
-def _replaced(work: Refinery, done: Mapping[str, int]) -> list[str]:
-    """Names already refined of which a newer version has landed since."""
-    found = []
-    for source, land in work.lands.items():
-        old = {item.name for _, item in land.objects(-1, done.get(source, -1))}
-        found += [item.name for _, item in land.objects(done.get(source, -1), land.epoch) if item.name in old]
-    return found
 
 
 def _execute(

@@ -23,7 +23,8 @@ from .accept import require
 from .origin import origin
 from .parts import lands_of, refinery
 from .portions import again
-from .refine import Refinery, inputs_of, refine
+from .refine import inputs_of, refine
+from .refinery import Refinery
 from .report import Step, silent
 from .restored import resume, table_of
 

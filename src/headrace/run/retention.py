@@ -34,7 +34,7 @@ from .corrected import corrections_log, wait
 from .origin import chosen
 from .parts import code_of, lands_of, part, refinery
 from .portions import again
-from .refine import fingerprint_of
+from .refinery import fingerprint_of
 from .report import Listener, silent
 
 STAMP = "_headrace/retention.stamp"

@@ -95,6 +95,16 @@ def pieces(source: Iterator[bytes]) -> BinaryIO:
     return io.BufferedReader(_Pieces(source), 1 << 20)
 
 
+def spooled(spool: BinaryIO) -> Callable[[], BinaryIO]:
+    """Opens, from its begin, what was written to `spool`; whoever reads it closes it."""
+
+    def opened() -> BinaryIO:
+        spool.seek(0)
+        return spool
+
+    return opened
+
+
 def _file(name: str, content: Content, inspector: Callable[[], Inspector], table: str) -> RawFile:
     if not isinstance(content, bytes):
         return RawFile(name, 0, content, lambda: None, inspector, {}, table)
