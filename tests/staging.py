@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from headrace.core import Landed, RawInput
-from headrace.engines.duckdb.stage import stage
+from headrace.engines.duckdb.staging.stage import stage
 from headrace.sources.how import How
 from headrace.sources.inspect import FileInspector
 

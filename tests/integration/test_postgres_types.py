@@ -16,7 +16,7 @@ pytest.importorskip("numpy")
 from services import Database
 
 from headrace.core import Landed, RawInput
-from headrace.engines.duckdb.stage import stage
+from headrace.engines.duckdb.staging.stage import stage
 from headrace.sources.postgres import Postgres
 
 Value = str | tuple[str, str]

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from headrace.core import Frame, Landed, RawInput
-from headrace.engines.duckdb import stage_decoded
-from headrace.engines.duckdb.stage import Staged, stage
+from headrace.engines.duckdb.staging import decoded
+from headrace.engines.duckdb.staging.stage import Staged, stage
 from headrace.errors import DataError
 from headrace.sources.raw import delimited, known
 
@@ -64,7 +64,7 @@ def decode(path: Path, form: Mapping[str, Any]) -> tuple[Sequence[str], Iterator
 def test_a_connector_brings_its_decoder(
     con: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_decoded, "decoder", {"wire": decode}.get)
+    monkeypatch.setattr(decoded, "decoder", {"wire": decode}.get)
     path = tmp_path / "public.orders-1"
     path.write_bytes(b"good")
     found = staged(con, path, {"type": "wire"}, ["id", "_op", "gone"])

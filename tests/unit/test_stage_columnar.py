@@ -11,8 +11,8 @@ import duckdb
 import pytest
 
 from headrace.core import Landed, RawInput
-from headrace.engines.duckdb.stage import stage
-from headrace.engines.duckdb.stage_sheets import as_text
+from headrace.engines.duckdb.staging.sheets import as_text
+from headrace.engines.duckdb.staging.stage import stage
 from tests.staging import ARRIVED, run
 
 

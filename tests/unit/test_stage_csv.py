@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from headrace.core import Landed, RawInput
-from headrace.engines.duckdb import stage_csv as module
-from headrace.engines.duckdb.stage import stage
-from headrace.engines.duckdb.stage_lines import place
+from headrace.engines.duckdb.staging import csv as module
+from headrace.engines.duckdb.staging.lines import place
+from headrace.engines.duckdb.staging.stage import stage
 from tests.staging import ARRIVED, run
 
 PLAIN = {

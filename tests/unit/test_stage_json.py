@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.core import Landed, RawInput
-from headrace.engines.duckdb import stage_json as module
-from headrace.engines.duckdb.stage import stage
-from headrace.engines.duckdb.stage_strict import Paths, Text, documents, judge
+from headrace.engines.duckdb.staging import json as module
+from headrace.engines.duckdb.staging.stage import stage
+from headrace.engines.duckdb.staging.strict import Paths, Text, documents, judge
 from tests.staging import run
 
 ABC = {"a": ["a"], "b": ["b"], "c": ["c.d", "c"]}

@@ -50,7 +50,7 @@ def proposed(name: str, folder: Path, source: Path) -> tuple[dict[str, str], lis
     from ..core import RawInput
     from ..engines.duckdb import DuckEngine
     from ..engines.duckdb.profile import composite_keys, profile
-    from ..engines.duckdb.stage import stage
+    from ..engines.duckdb.staging.stage import stage
     from ..spec.infer import propose
     from ..spec.scaffold import project_files, project_name
 

@@ -17,7 +17,7 @@ from ...sql.changes import key_sql, lacking
 from .corrections import field, same_origin
 from .frame import Session, casts, count, fresh, ident, native, one, table_sql
 from .python_steps import IDENTITY
-from .stage import Staged
+from .staging.stage import Staged
 from .truncate import is_soft, truncations
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from ...core import RawInput, TableAt
 from ...sql import TableStep
 from .frame import Session, casts, count, fresh, ident, table_sql, text
 from .shape import shape_of
-from .stage import Staged, stage
+from .staging.stage import Staged, stage
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -12,7 +12,7 @@ from ...sql import TableStep
 from ...sql.fix import MASK, PLACE
 from .corrections import ORIGIN, same_origin
 from .frame import fresh, ident, text
-from .stage import stage
+from .staging.stage import stage
 
 if TYPE_CHECKING:
     from .engine import DuckEngine

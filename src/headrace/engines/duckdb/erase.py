@@ -14,7 +14,7 @@ from headrace.errors import ConfigError
 
 from .erase_records import READERS, erase_records
 from .raw import line_end, lines, open_plain
-from .stage_strict import fold
+from .staging.strict import fold
 
 LONGEST = 1_000
 """Lines of a record; a longer one is an unclosed quote, and then lines are judged by their text alone."""

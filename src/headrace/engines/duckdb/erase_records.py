@@ -19,13 +19,13 @@ from headrace.core import Landed
 from headrace.errors import ConfigError, MissingExtra
 
 from .raw import BROKEN, open_plain
-from .stage_columnar import is_nested, scalar_text
-from .stage_header import named
-from .stage_json import blocks
-from .stage_parts import StagedFile, ident, text
-from .stage_read import FAILED
-from .stage_sheets import NESTED, as_text, avro_records, nested_json, xlsx_records
-from .stage_strict import Text, documents
+from .staging.columnar import is_nested, scalar_text
+from .staging.header import named
+from .staging.json import blocks
+from .staging.parts import StagedFile, ident, text
+from .staging.read import FAILED
+from .staging.sheets import NESTED, as_text, avro_records, nested_json, xlsx_records
+from .staging.strict import Text, documents
 
 Lines = Iterator[tuple[int, str]]
 PORTION = 10_000

@@ -11,8 +11,8 @@ from ...core import Frame, Landed, RawInput, TableAt
 from .corrections import Corrected, kept_sql, same_origin
 from .frame import DuckFrame, Session, casts, count, fresh, table_sql, text
 from .raw import Records, as_text
-from .stage import Staged
-from .stage_parts import SCRATCH
+from .staging.parts import SCRATCH
+from .staging.stage import Staged
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -22,7 +22,7 @@ from .python_steps import IDENTITY, run_steps
 from .quarantine import CHANGE_OF, QUARANTINE, fill, names_of, whole
 from .repeated import find_repeated
 from .shape import shape_of
-from .stage import Staged, stage
+from .staging.stage import Staged, stage
 from .truncate import reached, told
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ...sql import TableStep, checked_sql
 from ...sql.changes import key_sql
 from .frame import ident
-from .stage_parts import Shape
+from .staging.parts import Shape
 
 LARGE = 48 << 20
 """Bytes of input from which typed rows go to disk: a table in memory is quicker until it fills the budget."""

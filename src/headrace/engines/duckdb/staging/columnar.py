@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from .raw import BROKEN, open_plain
-from .stage_header import Header, match, refused
-from .stage_parts import Part, Stage, StagedFile, ident, text
-from .stage_read import FAILED
-from .stage_slow import UNREADABLE
+from ..raw import BROKEN, open_plain
+from .header import Header, match, refused
+from .parts import Part, Stage, StagedFile, ident, text
+from .read import FAILED
+from .slow import UNREADABLE
 
 Columns = tuple[tuple[str, str], ...]
 

@@ -6,11 +6,11 @@ import json
 from contextlib import closing
 from pathlib import Path
 
-from .normalise import is_plain
-from .raw import BROKEN, open_plain
-from .stage_parts import Stage, StagedFile
-from .stage_read import Reading
-from .stage_strict import Broken, Text, documents
+from ..normalise import is_plain
+from ..raw import BROKEN, open_plain
+from .parts import Stage, StagedFile
+from .read import Reading
+from .strict import Broken, Text, documents
 
 TOGETHER = 1000
 """Pages that one reader takes at once."""

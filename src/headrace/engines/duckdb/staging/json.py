@@ -2,7 +2,7 @@
 
 DuckDB extracts; it reads numbers as doubles, so a number with a fraction or exponent is taken from the source
 text instead. What that cannot settle beyond doubt, and whatever is not plainly valid, is judged by
-`stage_strict`, record by record.
+`strict`, record by record.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, BinaryIO
 
-from .normalise import is_plain
-from .raw import BLOCK, BROKEN, as_text, bare, line_end, lines, open_plain, raw_lines
-from .stage_extract import GOOD, extraction
-from .stage_lines import line_at, place
-from .stage_pages import TOGETHER, laid_out
-from .stage_parts import Part, Stage, StagedFile, Wanted, ident, text
-from .stage_read import FAILED, LINES, Reading, load
-from .stage_slow import UNREADABLE, Numbered, decoded
-from .stage_strict import MALFORMED, Broken, Path, Paths, Text, documents, fold, is_text, judge, keys_of
+from ..normalise import is_plain
+from ..raw import BLOCK, BROKEN, as_text, bare, line_end, lines, open_plain, raw_lines
+from .extract import GOOD, extraction
+from .lines import line_at, place
+from .pages import TOGETHER, laid_out
+from .parts import Part, Stage, StagedFile, Wanted, ident, text
+from .read import FAILED, LINES, Reading, load
+from .slow import UNREADABLE, Numbered, decoded
+from .strict import MALFORMED, Broken, Path, Paths, Text, documents, fold, is_text, judge, keys_of
 
 ARRAY_FROM = 1 << 20  # a smaller document is not worth a second reader
 OBJECT = 64 << 20  # bytes of one element of an array

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from .raw import BLOCK, open_plain
+from ..raw import BLOCK, open_plain
 
 
 def blank_out(

@@ -8,8 +8,8 @@ from typing import Any
 
 from headrace.core import CHANGE
 
-from .stage_parts import Wanted
-from .stage_strict import fold
+from .parts import Wanted
+from .strict import fold
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from .stage_parts import text
-from .stage_strict import Path, Paths
+from .parts import text
+from .strict import Path, Paths
 
 GOOD, JUDGE, BLANK = 0, 1, 2
 _SIMPLE = re.compile(r"[^\"\\\x00-\x1f]+")

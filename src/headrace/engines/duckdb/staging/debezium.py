@@ -13,9 +13,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .frame import fresh
-from .stage_parts import ident, text
-from .stage_strict import Path
+from ..frame import fresh
+from .parts import ident, text
+from .strict import Path
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

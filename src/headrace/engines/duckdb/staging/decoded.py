@@ -10,10 +10,10 @@ from typing import Any
 from headrace.core import Frame
 from headrace.errors import DataError
 
-from .stage_columnar import unreadable
-from .stage_header import match, refused
-from .stage_parts import Part, Stage, StagedFile, ident
-from .stage_read import FAILED
+from .columnar import unreadable
+from .header import match, refused
+from .parts import Part, Stage, StagedFile, ident
+from .read import FAILED
 
 GROUP = "headrace.formats"
 Decode = Callable[[Path, Mapping[str, Any]], tuple[Sequence[str], Iterator[Frame]]]

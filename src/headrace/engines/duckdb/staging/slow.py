@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .raw import BROKEN, as_text, bare, line_end, lines, open_plain
-from .stage_header import Header
-from .stage_parts import Part, Stage, StagedFile, ident, text
+from ..raw import BROKEN, as_text, bare, line_end, lines, open_plain
+from .header import Header
+from .parts import Part, Stage, StagedFile, ident, text
 
 SPAN_LINES, SPAN_BYTES = 2_000, 4 << 20  # a quoted field does not reach further
 OPEN = "open"

@@ -17,13 +17,13 @@ import duckdb
 from headrace.core import RawInput
 from headrace.spec.contract import Drift
 
-from .stage_columnar import stage_parquet
-from .stage_csv import dialect, stage_csv
-from .stage_decoded import stage_decoded
-from .stage_envelope import stage_envelopes
-from .stage_json import stage_json, stage_jsonl
-from .stage_parts import Part, Shape, Stage, StagedFile, Wanted, ident
-from .stage_sheets import stage_avro, stage_text, stage_xlsx
+from .columnar import stage_parquet
+from .csv import dialect, stage_csv
+from .decoded import stage_decoded
+from .envelope import stage_envelopes
+from .json import stage_json, stage_jsonl
+from .parts import Part, Shape, Stage, StagedFile, Wanted, ident
+from .sheets import stage_avro, stage_text, stage_xlsx
 
 AUDIT = ("_source", "_file", "_ingested_at", "_line")
 NO_AUDIT = (

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .raw import line_end, lines, open_plain
+from ..raw import line_end, lines, open_plain
 
 
 @dataclass(frozen=True, slots=True)

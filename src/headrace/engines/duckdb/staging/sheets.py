@@ -11,12 +11,12 @@ from typing import Any
 
 from headrace.errors import MissingExtra
 
-from .raw import BROKEN, open_plain
-from .stage_columnar import unreadable
-from .stage_csv import stage_csv
-from .stage_header import match, named, refused
-from .stage_parts import Stage, StagedFile, Wanted
-from .stage_slow import UNREADABLE, Numbered
+from ..raw import BROKEN, open_plain
+from .columnar import unreadable
+from .csv import stage_csv
+from .header import match, named, refused
+from .parts import Stage, StagedFile, Wanted
+from .slow import UNREADABLE, Numbered
 
 Record = tuple[int, Sequence[Any]]
 Getter = Callable[[Sequence[Any]], Any]

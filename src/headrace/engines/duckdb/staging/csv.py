@@ -2,7 +2,7 @@
 
 DuckDB reads; its reject table gives what does not fit. An unterminated quote swallows the rows after it, so
 its line is blanked out in a scratch copy and the file is read again. A file that then still cannot be
-accounted for, line by line, goes through the slow reader of `stage_slow`.
+accounted for, line by line, goes through the slow reader of `slow`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .normalise import is_plain, normalise
-from .raw import as_text, raw_lines
-from .stage_header import Header, resolve
-from .stage_lines import LineMap, line_at, place, scan
-from .stage_parts import Part, Stage, StagedFile, ident, text
-from .stage_read import CUT, FAILED, RULES, UNQUOTED, Broken, Reading, load, options
-from .stage_repair import blank_out
-from .stage_slow import read_slowly
+from ..normalise import is_plain, normalise
+from ..raw import as_text, raw_lines
+from .header import Header, resolve
+from .lines import LineMap, line_at, place, scan
+from .parts import Part, Stage, StagedFile, ident, text
+from .read import CUT, FAILED, RULES, UNQUOTED, Broken, Reading, load, options
+from .repair import blank_out
+from .slow import read_slowly
 
 PASSES = 4
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from headrace.core import CHANGE
 
-from . import stage_debezium as debezium
-from .raw import BROKEN, as_text, open_plain, raw_lines
-from .stage_json import stage_jsonl
-from .stage_parts import Part, Stage, StagedFile, Wanted, ident, text
-from .stage_strict import NOT_OBJECT, Path, Paths, fold
+from ..raw import BROKEN, as_text, open_plain, raw_lines
+from . import debezium
+from .json import stage_jsonl
+from .parts import Part, Stage, StagedFile, Wanted, ident, text
+from .strict import NOT_OBJECT, Path, Paths, fold
 
 OPS = "'r', 'c', 'u', 'd', 't'"
 UNKNOWN, NEW, MISSING = "envelope.unknown", "header.unknown_column", "header.missing_column"

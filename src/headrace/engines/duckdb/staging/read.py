@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from .stage_parts import Part, Stage, StagedFile, ident, text
+from .parts import Part, Stage, StagedFile, ident, text
 
 NEVER = "\ufdd0headrace\ufdd1"  # nothing is NULL: an empty field is '' and stays ''
 UNQUOTED = "UNQUOTED VALUE"
