@@ -57,7 +57,7 @@ def measure(contender: Contender, source: Path, scratch: Path) -> Measure:
         _, status, usage = os.wait4(process.pid, 0)
     wall = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # a JVM may still be tidying up
     if process.returncode:
         print(f"{contender.name} failed ({process.returncode}):\n{log.read_text()[-800:]}", file=sys.stderr)
     return Measure(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, process.returncode)
