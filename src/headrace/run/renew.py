@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import ConfigError, HeadraceError
 from ..failpoints import reach
 from ..spec.pipeline import TableSpec
@@ -17,7 +15,7 @@ from ..spec.project import Project
 from ..sql import compile_table
 from ..store.base import newest
 from ..store.delta import Change, Table
-from ..store.records import LandLog, Plan, RefineLog, utc
+from ..store.records import LandLog, Plan, RefineLog
 from ..store.storage import LocalStorage, scratch_folder
 from .accept import require
 from .origin import origin
@@ -26,7 +24,7 @@ from .portions import again
 from .refine import inputs_of, refine
 from .refinery import Refinery
 from .report import Step, silent
-from .restored import resume, table_of
+from .restored import resume, rewound, table_of
 
 ASIDE = ".damaged"
 """The folder of the lake into which damaged tables are moved; nothing reads it."""
@@ -78,22 +76,8 @@ def _emptied(storage: LocalStorage, log: RefineLog, reason: str) -> Plan:
     last = log.last
     if last is None:
         raise ConfigError(f"table `{log.table}` has never been refined", hint="`headrace run` first")
-    return replace(
-        log.planned(last.epoch),
-        prev=last.epoch,
-        next=log.next_number(),
-        mode="restore",
-        fingerprint="",  # of no definition: the next epoch computes the table anew
-        inputs={source: (upto, upto) for source, upto in last.inputs.items()},
-        references={},
-        engine={"headrace": __version__},
-        now=utc(),
-        reason=reason,
-        writer=uuid.uuid4().hex,
-        base=newest(storage),
-        restores=last.epoch,
-        versions=dict.fromkeys(last.outputs, -1),
-    )
+    plan = rewound(storage, log, last, dict.fromkeys(last.outputs, -1), reason)
+    return replace(plan, fingerprint="")  # of no definition: the next epoch computes the table anew
 
 
 def _set_aside(storage: LocalStorage, log: RefineLog, plan: Plan, output: str) -> Path | None:

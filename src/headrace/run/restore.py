@@ -8,16 +8,13 @@ run that finds it half done finishes it.
 from __future__ import annotations
 
 import getpass
-import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from .. import __version__
 from ..errors import ConfigError, Corrupt
 from ..failpoints import reach
 from ..spec.problem import suggest
 from ..spec.project import Project
-from ..store.base import newest
 from ..store.hold import hold as hold_at
 from ..store.hold import release
 from ..store.records import Done, Plan, RefineLog, utc
@@ -25,7 +22,7 @@ from ..store.storage import LocalStorage
 from .alone import alone
 from .renew import renew
 from .report import Step
-from .restored import resume, table_of
+from .restored import resume, rewound, table_of
 from .runner import open_storage
 
 
@@ -123,21 +120,7 @@ def _planned(storage: LocalStorage, log: RefineLog, target: Done, reason: str) -
                     f"table `{output}`: {file.path.name} of epoch {target.epoch} is gone (vacuum)",
                     hint="restore a later epoch, or recover from a backup",
                 )
-    return replace(
-        log.planned(target.epoch),
-        prev=log.epoch,
-        next=log.next_number(),
-        mode="restore",
-        inputs={source: (upto, upto) for source, upto in target.inputs.items()},
-        references={},
-        engine={"headrace": __version__},
-        now=utc(),
-        reason=reason,
-        writer=uuid.uuid4().hex,
-        base=newest(storage),
-        restores=target.epoch,
-        versions=versions,
-    )
+    return rewound(storage, log, target, versions, reason)
 
 
 def let_go(project: Project, table: str) -> bool:

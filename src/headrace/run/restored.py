@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from .. import __version__
 from ..core import Commit, Written
 from ..errors import Fenced
 from ..failpoints import reach
+from ..store.base import newest
 from ..store.delta import Change, Table
 from ..store.records import Done, Plan, RefineLog, utc
 from ..store.storage import Storage
 from .report import Ledger
+
+
+def rewound(storage: Storage, log: RefineLog, target: Done, versions: Mapping[str, int], reason: str) -> Plan:
+    """An epoch that makes the outputs what they were at `versions`, and reads on from `target`."""
+    return replace(
+        log.planned(target.epoch),
+        prev=log.epoch,
+        next=log.next_number(),
+        mode="restore",
+        inputs={source: (upto, upto) for source, upto in target.inputs.items()},
+        references={},
+        engine={"headrace": __version__},
+        now=utc(),
+        reason=reason,
+        writer=uuid.uuid4().hex,
+        base=newest(storage),
+        restores=target.epoch,
+        versions=versions,
+    )
 
 
 def table_of(storage: Storage, output: str) -> Table:

@@ -63,13 +63,13 @@ class MySQL(BaseModel):
         """Drains what there is; positions are ends of transactions. Raises `Gap` where the binlog is gone."""
         assert stream == self.name
         server = Server(self.dsn, self.name)
+        placed = {table: self._placed(server, table) for table in self.tables}
         found: dict[str, list[Column]] = {}
         con = server.connect()
         try:
-            for table in self.tables:
-                found[table] = server.columns(con, *self._placed(server, table))
+            for table, (schema, name) in placed.items():
+                found[table] = server.columns(con, schema, name)
                 if not found[table]:
-                    schema, name = self._placed(server, table)
                     raise ConfigError(
                         f"source {self.name}: no table `{name}` in `{schema}`, or it may not be seen",
                         hint="correct `tables`, or GRANT SELECT on it to the source's user",
@@ -85,7 +85,6 @@ class MySQL(BaseModel):
         if start is None:
             yield Batch([], at.position)
         yield from self._snapshots(server, found, at, mariadb=mariadb)
-        placed = {table: self._placed(server, table) for table in self.tables}
         yield from Stream(server, placed, found, at, self.batch_bytes, mariadb).drain()
 
     def _placed(self, server: Server, table: str) -> tuple[str, str]:
