@@ -3,10 +3,10 @@
     python bench/memory.py 4gb.csv --limit 512MiB                # append: keeps every row, in bounded memory
     python bench/memory.py 4gb.csv --limit 512MiB --keys         # keyed: a merge, which holds every key
 
-The limit is a control group where systemd can make one (`systemd-run --scope -p MemoryMax=…`), and Headrace
-finds it by itself. Elsewhere the process is watched as the kernel would watch it: every 20 ms its anonymous
-memory (RssAnon; the page cache is nobody's) is looked up, and it is killed when that is above the limit; then
-`memory:` is set to what Headrace takes in such a group. Which of the two it was is printed.
+The limit is a control group where one can be made (by systemd, or by root in the memory controller's own
+folder), and Headrace finds it by itself. Elsewhere the process is watched as the kernel would: every
+20 ms its anonymous memory (RssAnon; the page cache is nobody's) is looked up, and it is killed when above
+the limit; then `memory:` is set to what Headrace takes in such a group. Which of them it was is printed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +42,9 @@ class Limited:
 
 def limited(command: list[str], folder: Path, limit: int, env: dict[str, str] | None = None) -> Limited:
     """Runs `command` in `folder` with at most `limit` bytes of memory."""
-    scope = control_group(limit)
     log = folder / ".log"
     started = time.monotonic()
-    with log.open("w") as out:
+    with log.open("w") as out, control_group(limit) as scope:
         process = subprocess.Popen(
             [*scope, *command], cwd=folder, stdout=out, stderr=out, env={**os.environ, **(env or {})}
         )
@@ -57,7 +58,8 @@ def limited(command: list[str], folder: Path, limit: int, env: dict[str, str] | 
     return Limited(process.returncode, log.read_text(), peak, time.monotonic() - started, how)
 
 
-def control_group(limit: int) -> list[str]:
+@contextmanager
+def control_group(limit: int) -> Iterator[list[str]]:
     """What goes before a command so that it runs in a control group; nothing where none can be made."""
     options = ["--scope", "--quiet", "-p", f"MemoryMax={limit}", "-p", "MemorySwapMax=0"]
     for user in ([], ["--user"]):
@@ -66,8 +68,45 @@ def control_group(limit: int) -> list[str]:
             shutil.which("systemd-run")
             and not subprocess.run([*scope, "true"], capture_output=True).returncode
         ):
-            return scope
-    return []
+            yield scope
+            return
+    group = _folder(limit)
+    if group is None:
+        yield []
+        return
+    try:
+        yield ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
+    finally:
+        for _ in range(50):  # the kernel may take a moment to see that the group is empty
+            try:
+                group.rmdir()
+                break
+            except OSError:
+                time.sleep(0.1)
+
+
+def _folder(limit: int) -> Path | None:
+    """A new group below the memory controller's mount (version 1, or 2 where its root hands memory on)."""
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, place, kind, options, *_ = line.split()
+        one = kind == "cgroup" and "memory" in options.split(",")
+        two = kind == "cgroup2" and "memory" in _text(Path(place, "cgroup.subtree_control")).split()
+        if not (one or two):
+            continue
+        group = Path(place, f"headrace-{os.getpid()}")
+        try:
+            group.mkdir()
+            (group / ("memory.limit_in_bytes" if one else "memory.max")).write_text(str(limit))
+        except OSError:
+            with suppress(OSError):
+                group.rmdir()
+            continue
+        return group
+    return None
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def _anonymous(pid: int) -> int:
@@ -91,7 +130,8 @@ def main() -> None:
     chosen = parser.parse_args()
     number, unit = re.fullmatch(r"([\d.]+)(\w+)", chosen.limit).groups()
     limit = int(float(number) * UNITS[unit])
-    memory = chosen.memory or ("1GB" if control_group(limit) else f"{(limit - RESERVE) // 10**6}MB")
+    with control_group(limit) as scope:
+        memory = chosen.memory or ("1GB" if scope else f"{(limit - RESERVE) // 10**6}MB")
     with tempfile.TemporaryDirectory(prefix="memory-", dir=chosen.scratch) as scratch:
         root = Path(scratch)
         shutil.copytree(HERE / "dirty", root, dirs_exist_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from threading import Lock
+from threading import Lock, get_ident
 
 from .errors import SystemFault
 
@@ -76,6 +76,8 @@ def reach(place: str) -> None:
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "pause":
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this thread, which so goes no step further: one that is sent to the process may stop another
+        # thread first, and leave this one its time to commit.
+        signal.pthread_kill(get_ident(), signal.SIGSTOP)
     else:
         raise SystemFault(f"failpoint {place}: injected error")

@@ -105,6 +105,7 @@ def _finished(
     work: Refinery, plan: Plan, start: Origin, log: RefineLog, writer: TableWriter, *, finishing: bool
 ) -> tuple[Done, TableWriter]:
     """Executes the plan; if maintenance has moved a table in the meantime, again on top of that."""
+    number = log.next_number()
     for left in range(AGAIN, -1, -1):
         try:
             return _execute(work, plan, start, log, writer, finishing=finishing), writer
@@ -116,6 +117,16 @@ def _finished(
                 raise
             verify(work, log, moved)
             writer, finishing = moved, moved.epoch == plan.next
+        except Exception as error:
+            log.refresh()
+            if log.epoch == plan.prev and log.next_number() == number:
+                raise
+            # what failed may be a file that the other run has replaced since: that one decides, not the file
+            raise Fenced(
+                f"table `{work.name}`: another run has taken over from epoch {plan.next}: "
+                f"{str(error).splitlines()[0]}",
+                hint="nothing of this epoch was added by this run; run again",
+            ) from error
     raise AssertionError("the last round returns or raises")
 
 
@@ -153,6 +164,9 @@ def verify(work: Refinery, log: RefineLog, writer: TableWriter) -> None:
             raise Fenced(f"table `{name}`: version {others[0]} was committed by somebody else", hint=hint)
     check_trail(log, writer.tables, erased(work.storage))
     if last := log.last:
+        for source, land in work.streams.items():
+            if source in last.inputs and land.epoch < last.inputs[source]:
+                land.refresh()  # another run has landed and refined more since this one looked
         check_heads(work.streams, {**last.inputs, CORRECTIONS: last.corrections}, last)
 
 

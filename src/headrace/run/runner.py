@@ -17,7 +17,7 @@ from pathlib import Path
 from .. import redact
 from ..catalog.catalog import Catalog
 from ..core import Engine
-from ..errors import ConfigError, HeadraceError
+from ..errors import ConfigError, Fenced, HeadraceError
 from ..spec.pipeline import TableSpec
 from ..spec.project import Project
 from ..sql import compile_table
@@ -95,7 +95,7 @@ def run(
     redact.register(project.secrets)
     check(project, rebuild)
     storage = open_storage(project)
-    with _alone(project.lake), open_catalog(project) as catalog:
+    with _alone(project.lake) as lease, open_catalog(project) as catalog:
         shutil.rmtree(project.lake / ".scratch", ignore_errors=True)
         with scratch_folder(project.lake / ".scratch") as scratch:
             plant = Plant(
@@ -106,6 +106,8 @@ def run(
             require(project, storage, refined, accepting=accept_changes)
             record = history.begin(catalog, project)
             plant.run_ids.append(record.run_id)
+            if lease:
+                lease.tell(record.run_id)
             try:
                 results = execute(tasks, project.config.parallel, plant.listener)
             except BaseException as error:
@@ -116,7 +118,10 @@ def run(
                 history.end(catalog, record, report, results)
             except HeadraceError as error:
                 plant.listener(Event("run", "note", message=f"not in the history: {error}"))
-            if report.status != "failed":
+            if lease and lease.lost:
+                message = f"this run stood still, and another one took over: {lease.lost}"
+                plant.listener(Event("run", "note", message=message))
+            elif report.status != "failed":
                 _tend(plant)
     return report
 
@@ -199,6 +204,16 @@ def _refine(plant: Plant, name: str) -> TableReport:
             return refine(
                 work, rebuild="asked for" if name in plant.rebuild else None, only=plant.only.get(name, ())
             )
+        except Fenced:
+            raise
+        except Exception as error:
+            if plant.scratch.exists():
+                raise
+            raise Fenced(
+                f"table `{name}`: another run took over while this one stood still, and cleared its scratch: "
+                f"{str(error).splitlines()[0]}",
+                hint="nothing of this epoch was written by this run; run again",
+            ) from error
         finally:
             del plant.engines[name]
 

@@ -4,7 +4,7 @@
 
 The faults are put in from outside: the product has no switch for them. `HEADRACE_MUTANT=NAME headrace prove`
 tries a whole proof on one. Beside the mutants there are helpers, which change nothing that is promised:
-`no-lock` (the run lock is a convenience), `trace` and `power`.
+`no-lock` (the run lock is a convenience), `elsewhere`, `trace` and `power`.
 """
 
 from __future__ import annotations
@@ -222,6 +222,19 @@ def _no_lock() -> None:
     _set(runner, "_alone", lambda _lake: contextlib.nullcontext())
 
 
+def _elsewhere() -> None:
+    """As on another machine that shares the lake, but no flock: leases alone tell of one another."""
+    from types import SimpleNamespace
+
+    from ..run import alone
+
+    def flock(_file: Any, _how: int) -> None:
+        raise OSError("no locks available")
+
+    _set(alone, "fcntl", SimpleNamespace(flock=flock, LOCK_EX=0, LOCK_NB=0))
+    _set(alone, "machine", lambda: "elsewhere")
+
+
 def _trace() -> None:
     from .. import failpoints
 
@@ -241,7 +254,12 @@ def _power() -> None:
     record(Path(os.environ[SHADOW]), Path(os.environ[LAKE]))
 
 
-HELPERS: dict[str, Callable[[], None]] = {"trace": _trace, "no-lock": _no_lock, "power": _power}
+HELPERS: dict[str, Callable[[], None]] = {
+    "trace": _trace,
+    "no-lock": _no_lock,
+    "elsewhere": _elsewhere,
+    "power": _power,
+}
 
 
 def _reach(place: str) -> None:
@@ -260,7 +278,7 @@ def _set(place: Any, name: str, value: Any) -> None:
 def alter(names: Sequence[str]) -> None:
     """Puts the named faults and helpers into this process; `trace` first, for it must come before imports."""
     known = {**HELPERS, **MUTANTS}
-    order = ["trace", "power", *MUTANTS, "no-lock"]
+    order = ["trace", "power", *MUTANTS, "no-lock", "elsewhere"]
     for name in names:
         if name not in known:
             raise SystemExit(f"no mutant is called `{name}`: {', '.join(known)}")
