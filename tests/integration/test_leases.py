@@ -52,9 +52,7 @@ def test_a_live_lease_of_another_machine_is_refused_with_its_owners_name(tmp_pat
     assert path.stat().st_mtime == before, "looking at it does not renew it"
 
 
-@pytest.mark.parametrize(
-    "age", [61.0, 86400.0, -3600.0], ids=["just", "a day", "before the clock jumped back"]
-)
+@pytest.mark.parametrize("age", [61.0, 86400.0, -3600.0], ids=["just", "a day", "clock jumped back"])
 def test_an_expired_lease_is_taken_over(tmp_path: Path, age: float) -> None:
     path = held(tmp_path, age)
     with alone(tmp_path):
@@ -68,9 +66,7 @@ def test_an_expired_lease_is_taken_over(tmp_path: Path, age: float) -> None:
         pass
 
 
-def test_without_flock_the_lease_alone_keeps_two_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_flock_the_lease_keeps_two_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(_file: object, _how: int) -> None:
         raise OSError("no locks available")
 
@@ -112,9 +108,7 @@ def test_a_lease_that_cannot_be_read_keeps_nobody_out(tmp_path: Path, text: str)
         pass
 
 
-def test_a_disk_without_room_for_a_lease_stops_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_without_room_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 

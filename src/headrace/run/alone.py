@@ -1,8 +1,8 @@
-"""One run at a time per lake, by leases with an owner and an expiry: a convenience, never trusted for correctness.
+"""One run at a time per lake, by leases that expire: a convenience, never trusted for correctness.
 
 Commits compare and set, so two runs that both believe to hold a lease cannot double a row; one of them is
-`Fenced`. A lease is the file `_headrace/run.lock`: its text says whose it is, its modification time when it was
-renewed. Beside it the kernel's flock is held, which a process gives back however it ends.
+`Fenced`. A lease is the file `_headrace/run.lock`: its text says whose it is, its modification time when it
+was renewed. Beside it the kernel's flock is held, which a process gives back however it ends.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Held:
     def __init__(self, path: Path, lease: Lease) -> None:
         self.path, self.lease = path, lease
         self.lost: Lease | None = None
-        """Who has taken it over, which can be only after it had expired, or where this process stood still."""
+        """Who has taken it over; that can be only after it had expired."""
         self._over = Event()
         self._thread = Thread(target=self._keep, name="headrace-lease", daemon=True)
         self._write()
@@ -113,7 +113,7 @@ class Held:
 def alone(lake: Path, what: str = "run") -> Iterator[Held]:
     """Holds the lake's lease, or raises `Busy` at once, with its owner's name and its expiry.
 
-    A process of this machine that is gone holds nothing: its flock tells. One of another machine, where flocks
+    A process of this machine that is gone holds nothing: its flock tells. One of another machine, where flock
     may not be shared, holds its lease until it expires; then whoever comes takes it over. An owner that was
     only slow finds that out when it commits.
     """
