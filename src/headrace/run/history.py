@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from ..catalog.catalog import Catalog
 from ..catalog.models import (
     ChangeEvent,
     ChangeType,
@@ -21,6 +21,9 @@ from ..catalog.models import (
 from ..spec.project import Project
 from .graph import TaskResult
 from .report import RunReport, TableReport
+
+if TYPE_CHECKING:
+    from ..catalog.catalog import Catalog
 
 
 def begin(catalog: Catalog, project: Project) -> PipelineRun:

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..catalog.recent import recent
 from ..core import TableAt
 from ..errors import ConfigError
 from ..spec.problem import suggest
@@ -105,8 +106,10 @@ def _count_stale(project: Project, name: str) -> int:
 def recent_runs(project: Project, limit: int | None) -> Rows:
     """The newest runs first; all of them if `limit` is None."""
     _lake(project)
-    with open_catalog(project) as catalog:
-        runs = catalog.runs(limit, project.config.name)
+    runs = None if project.config.catalog else recent(project.lake / "catalog.db", project.config.name, limit)
+    if runs is None:
+        with open_catalog(project) as catalog:
+            runs = catalog.runs(limit, project.config.name)
     return _RUNS, [
         (
             run.run_id,

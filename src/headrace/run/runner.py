@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import redact
-from ..catalog.catalog import Catalog
 from ..core import Engine
 from ..errors import ConfigError, Fenced, HeadraceError
 from ..spec.pipeline import TableSpec
@@ -35,6 +35,9 @@ from .parts import lands_of, part, refinery
 from .refine import refine
 from .report import Event, GoldReport, Listener, RunReport, SourceReport, Status, TableReport, silent
 from .retention import Keeper, due, tend
+
+if TYPE_CHECKING:
+    from ..catalog.catalog import Catalog
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ def open_storage(project: Project) -> LocalStorage:
 
 
 def open_catalog(project: Project) -> Catalog:
+    # SQLAlchemy takes long to import, and who only looks at a lake does without
+    from ..catalog.catalog import Catalog
+
     return Catalog.open(project.config.catalog or project.lake / "catalog.db")
 
 
