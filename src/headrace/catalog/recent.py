@@ -17,7 +17,7 @@ _STEPS = Path(__file__).parent / "migrations" / "versions"
 
 
 def recent(path: Path, pipeline: str, limit: int | None) -> list[PipelineRun] | None:
-    """What `Catalog.runs` gives; None where that must be asked: the file is missing, broken, or not of now."""
+    """What `Catalog.runs` gives; None where that must be asked: the file is missing, broken, not of now."""
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as database:
             ((version,),) = database.execute("SELECT version_num FROM headrace_version").fetchall()
