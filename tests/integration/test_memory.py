@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,10 @@ from tests.projects import PIPELINE, content, go, headrace, make, put
 ROWS = 200_000
 
 
-def versions(root: Path) -> list[str]:
-    return sorted(path.name for path in (root / "lake").glob("*/*/_delta_log/*.json"))
-
-
 def test_what_does_not_fit_is_told_before_it_commits_and_goes_on_with_more(tmp_path: Path) -> None:
     root = make(tmp_path / "shop", {"a.csv": lines(0, ROWS)})
     assert go(root).status == "success"
-    before = versions(root)
+    before = outputs(root)
     wide = "guest" + 60 * " of the house"
     put(root, "b.csv", [line.replace("customer", wide) for line in lines(0, ROWS // 2)])
     (root / "pipeline.yml").write_text(PIPELINE + "memory: 60MB\n")
@@ -35,7 +32,7 @@ def test_what_does_not_fit_is_told_before_it_commits_and_goes_on_with_more(tmp_p
     assert table.error_type == SystemFault.__name__
     assert "does not fit into 60 MB (memory: 60MB)" in str(table.error)
     assert "nothing was committed; raise `memory:`" in str(table.error)
-    assert versions(root) == before
+    assert outputs(root) == before
 
     (root / "pipeline.yml").write_text(PIPELINE)
     assert go(root).status == "success"
@@ -44,6 +41,45 @@ def test_what_does_not_fit_is_told_before_it_commits_and_goes_on_with_more(tmp_p
         (clean / "data" / name).write_bytes((root / "data" / name).read_bytes())
         assert go(clean).status == "success"
     assert content(root) == content(clean)
+
+
+def wide(number: int) -> str:
+    return "".join(hashlib.md5(f"{number} {part}".encode()).hexdigest() for part in range(20))
+
+
+def moment(number: int) -> str:
+    return f"2026-01-01T{number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}"
+
+
+@pytest.mark.parametrize("what", ["dedup", "history"])
+def test_whatever_does_not_fit_leaves_no_file_and_no_commit(tmp_path: Path, what: str) -> None:
+    """120,000 keys of 640 bytes to compare, or 60,000 wide versions of ten keys to put beside as many."""
+    text = PIPELINE
+    if what == "dedup":
+        text = text.replace("keys: [order_id]", "keys: [customer]").replace("    history: true\n", "")
+        root = make(tmp_path, {"b.csv": [f"{n},{wide(n // 2)},1.00,{moment(n)}" for n in range(120_000)]})
+    else:
+        root = make(tmp_path, {"a.csv": [f"{n % 10},{wide(n)},1.00,{moment(n)}" for n in range(60_000)]})
+        assert go(root).status == "success"
+        put(root, "b.csv", [f"{n % 10},{wide(n + 7)},1.00,{moment(n)}" for n in range(60_000)])
+    (root / "pipeline.yml").write_text(text + "memory: 60MB\n")
+    before = outputs(root)
+    done = headrace(root, "run")
+    told = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 1, told
+    table, did = {
+        "dedup": ("orders", "refining this range of bronze"),
+        "history": ("silver.orders_history", "the merge into 60,000 rows in 1 files"),
+    }[what]
+    assert f"table `{table}`: {did} does not fit into 60 MB (memory: 60MB)" in told
+    assert "nothing was committed; raise `memory:`" in told
+    assert outputs(root) == before
+
+
+def outputs(root: Path) -> list[str]:
+    """Every file of every table, and of its log."""
+    files = [path for kind in ("silver", "quarantine") for path in (root / "lake" / kind).rglob("*")]
+    return sorted(str(path) for path in files if path.is_file())
 
 
 def test_a_limit_that_leaves_nothing_is_a_mistake_of_the_definition(tmp_path: Path) -> None:

@@ -55,20 +55,27 @@ class DeltaWriter:
         """Applies `parts` in order, each exactly once for `commit`, or raises `Fenced`.
 
         All new files are written, and `approve` sees the counts and may refuse, before the first commit.
-        A table among `bases` becomes its base with the frame applied to that; what it held before goes.
+        Where one cannot be written, or is refused, none of them is left. A table among `bases` becomes
+        its base with the frame applied to that; what it held before goes.
         """
         pending: list[tuple[Write, Rewrite | None, Written]] = []
-        for write, frame in parts:
-            snapshot = self.snapshots[write.table]
-            if snapshot.txn == commit.next:
-                pending.append((write, None, self._applied(write, commit)))
-                continue
-            base = (bases or {}).get(write.table)
-            rewrite = self._rewrite(write, frame, snapshot, base)
-            pending.append((write, rewrite, rewrite.written))
-        reach("sink.files")
-        if approve:
-            approve([written for *_, written in pending])
+        try:
+            for write, frame in parts:
+                snapshot = self.snapshots[write.table]
+                if snapshot.txn == commit.next:
+                    pending.append((write, None, self._applied(write, commit)))
+                    continue
+                base = (bases or {}).get(write.table)
+                rewrite = self._rewrite(write, frame, snapshot, base)
+                pending.append((write, rewrite, rewrite.written))
+            reach("sink.files")
+            if approve:
+                approve([written for *_, written in pending])
+        except BaseException:
+            for _, change, _ in pending:
+                for file in change.add if change else ():
+                    file.path.unlink(missing_ok=True)  # no log can name them: their names are of this call
+            raise
         done = []
         for write, change, written in pending:
             if change is not None:
