@@ -110,7 +110,8 @@ class Workload(RuleBasedStateMachine):
         raise NotImplementedError
 
     def touch(self, table: str) -> str:
-        """What an update of keys must set beside, so that large values are sent."""
+        """What an update of the table's keys must set beside, so that large values are sent."""
+        assert table in KEYS
         return ""
 
     def insertion(self, table: str, seed: int, low: int, count: int) -> str:

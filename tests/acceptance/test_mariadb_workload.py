@@ -25,7 +25,8 @@ WORDS = Words(
     ),
     insert={
         "plain": f"insert into plain (id, n, s, big) select seq, {{seed}}, 'ß{{seed}}', {BIG} {SEQ}",
-        "wide": f"insert into wide (a, b, v, big) select char(97 + seq % 5), seq, seq + 0.{{seed}}, {BIG} {SEQ}",
+        "wide": "insert into wide (a, b, v, big) "
+        f"select char(97 + seq % 5), seq, seq + 0.{{seed}}, {BIG} {SEQ}",
     },
     update={
         "plain": [
@@ -37,7 +38,7 @@ WORDS = Words(
         "wide": ["v = -v - 1", "v = null", "big = repeat('{seed}', 3000)", "v = 0, big = ''"],
     },
     skip=lambda insert: insert.replace("insert into", "insert ignore into"),
-    merge=lambda insert, table, column: f"{insert} on duplicate key update {column} = values({column})",
+    merge=lambda insert, _, column: f"{insert} on duplicate key update {column} = values({column})",
     rename="update wide set a = char(97 + (ascii(a) - 96) % 5){touch} where b between {low} and {high} "
     "and (select count(*) from (select a, b from wide) w where w.b = wide.b) = 1",
     truncate=lambda tables: [f"truncate {table}" for table in tables.split(", ")],

@@ -17,7 +17,8 @@ try:
     from nanoarrow.c_array_stream import CArrayStream
 except ImportError as error:
     raise MissingExtra(
-        f"decoding binary changes needs `{error.name}`", hint="pip install 'headrace[postgres]'"
+        f"decoding binary changes needs `{error.name}`",
+        hint="pip install 'headrace[postgres]', or 'headrace[mysql]'",
     ) from error
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
     "np",
     "numbers",
     "padded",
+    "same",
     "texts",
 ]
 
@@ -112,6 +114,17 @@ def gather(buffer: Octets, start: Ints, length: Ints) -> tuple[Ints, Octets]:
     return offsets, buffer.take(places)
 
 
+def same(buffer: Octets, one: tuple[Ints, Ints], other: tuple[Ints, Ints]) -> Flags:
+    """Which of the cells (start, length) have the same bytes in the one as in the other."""
+    equal: Flags = one[1] == other[1]
+    among = np.flatnonzero(equal)
+    offsets, left = gather(buffer, one[0][among], one[1][among])
+    _, right = gather(buffer, other[0][among], other[1][among])
+    differing = np.concatenate(([0], np.cumsum(left != right)))[offsets]
+    equal[among] = differing[1:] == differing[:-1]
+    return equal
+
+
 def texts(buffer: Octets, start: Ints, length: Ints, valid: Flags | None = None) -> Texts:
     """The cells as a column; raises `DataError` with the number of the first that is not UTF-8."""
     offsets, data = gather(buffer, start, length)
@@ -154,11 +167,14 @@ def fixed(cells: Octets) -> Texts:
     return Texts(np.arange(rows + 1, dtype=np.int64) * width, np.ascontiguousarray(cells).reshape(-1))
 
 
-def digits(numbers: Ints, width: int) -> Octets:
+def digits(numbers: NDArray[Any], width: int) -> Octets:
     """Decimal digits of `numbers` >= 0, with leading zeros: a row of `width` for each."""
     out = np.empty((len(numbers), width), np.uint8)
     rest = numbers.copy()
     for place in range(width - 1, -1, -1):
+        if not rest.any():
+            out[:, : place + 1] = ord("0")
+            break
         rest, last = np.divmod(rest, 10)
         out[:, place] = last + ord("0")
     return out
