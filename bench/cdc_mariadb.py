@@ -3,9 +3,9 @@
     python bench/cdc_mariadb.py [--changes 1000000] [--rows 100000] [--runs 1] [--each 1000]
 
 All read the same binlog of inserts, updates and deletes in transactions of `--each` rows: `mariadb-binlog`,
-which copies it; a bare reader in Python that receives and discards; one that decodes row by row; and `headrace
-run`, which lands the events durably, decodes them and merges them into silver. Then the decoder by itself, on
-the objects in bronze.
+which copies it; a bare reader in Python that receives and discards; one that decodes row by row; and
+`headrace run`, which lands the events durably, decodes them and merges them into silver. Then the decoder by
+itself, on the objects in bronze.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from headrace.sources.binlog import decode
 
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from mariadb_server import MariaDB, mariadb_server, remove  # noqa: E402
+from mariadb_server import MariaDB, mariadb_server, remove
 
 PIPELINE = """
 name: bench
@@ -39,9 +39,9 @@ tables:
     keys: [id]
     contract:
 {contract}"""
-CREATE = """create table orders (id bigint primary key, customer int, status enum('open', 'paid', 'sent',
-  'returned'), amount decimal(12,2), placed_at timestamp null, paid boolean, country varchar(2), note varchar(60))
-  """
+CREATE = """create table orders (id bigint primary key, customer int,
+  status enum('open', 'paid', 'sent', 'returned'), amount decimal(12,2), placed_at timestamp null,
+  paid boolean, country varchar(2), note varchar(60))"""
 ROW = """seq, seq * 7919 % 100000, 1 + seq % 4, (seq * 31 % 1000000) / 100.0,
   timestamp '2026-01-01 00:00:00' + interval seq * 7 second, seq % 3 = 0,
   elt(1 + seq % 5, 'DE', 'FR', 'US', 'JP', 'BR'), if(seq % 4 > 0, concat('note ', md5(seq)), null)"""

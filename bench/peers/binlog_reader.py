@@ -98,7 +98,7 @@ def change(kind: int, body: bytes) -> dict[str, str | None] | None:
 
 con = pymysql.connect(host=host, port=int(port), user="root")
 with con.cursor() as cursor:
-    cursor.execute("SET @master_binlog_checksum = 'NONE', @mariadb_slave_capability = 4")
+    cursor.execute("SET @master_binlog_checksum = 'CRC32', @mariadb_slave_capability = 4")
 con._execute_command(0x12, struct.pack("<IHI", int(position), 1, 7_000_000) + file.encode())
 current = file
 while True:
@@ -112,9 +112,9 @@ while True:
     if kind in (*WRITE, *UPDATE, *DELETE):
         count += 1
         if decode:
-            change(kind, data[20:])
+            change(kind, data[20:-4])
     elif decode and kind == 19:
-        described(data[20:])
+        described(data[20:-4])
     if current == last and end >= int(upto):
         break
 con.close()

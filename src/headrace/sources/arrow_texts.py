@@ -36,10 +36,12 @@ __all__ = [
     "fixed",
     "gather",
     "hexadecimal",
+    "moments",
     "np",
     "numbers",
     "padded",
     "same",
+    "side_by_side",
     "texts",
 ]
 
@@ -170,7 +172,8 @@ def fixed(cells: Octets) -> Texts:
 def digits(numbers: NDArray[Any], width: int) -> Octets:
     """Decimal digits of `numbers` >= 0, with leading zeros: a row of `width` for each."""
     out = np.empty((len(numbers), width), np.uint8)
-    rest = numbers.copy()
+    low = len(numbers) and numbers.min() >= 0 and numbers.max() < 1 << 32
+    rest = numbers.astype(np.uint32) if low else numbers.copy()
     for place in range(width - 1, -1, -1):
         if not rest.any():
             out[:, : place + 1] = ord("0")
@@ -178,6 +181,23 @@ def digits(numbers: NDArray[Any], width: int) -> Octets:
         rest, last = np.divmod(rest, 10)
         out[:, place] = last + ord("0")
     return out
+
+
+def moments(seconds: Ints) -> list[Octets]:
+    """Year, month, day, hour, minute and second, as digits, of moments in seconds from 1970."""
+    days, clock = np.divmod(seconds, 86_400)
+    months = days.astype("datetime64[D]").astype("datetime64[M]")
+    year, month = np.divmod(months.astype(np.int64), 12)
+    day = days - months.astype("datetime64[D]").astype(np.int64)
+    parts = [month + 1, day + 1, clock // 3600, clock // 60 % 60, clock % 60]
+    return [digits(year + 1970, 4), *(digits(part, 2) for part in parts)]
+
+
+def side_by_side(*parts: Octets | str) -> Octets:
+    """Digits and single signs between them, as rows of characters."""
+    rows = max(0 if isinstance(part, str) else len(part) for part in parts)
+    made = [np.full((rows, 1), ord(part), np.uint8) if isinstance(part, str) else part for part in parts]
+    return np.concatenate(made, axis=1)
 
 
 def hexadecimal(numbers: NDArray[np.uint64]) -> Octets:

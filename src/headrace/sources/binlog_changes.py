@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import CHANGE, Frame
 from ..errors import DataError
-from .arrow_texts import PADDING, TextFrame, Texts, digits, fixed, np, numbers, same, texts
+from .arrow_texts import (
+    PADDING,
+    TextFrame,
+    Texts,
+    digits,
+    fixed,
+    moments,
+    np,
+    numbers,
+    same,
+    side_by_side,
+    texts,
+)
 from .binlog import DELETE, PACKED, SECOND, TRUNCATED, UPDATE, WRITE, Block, blocks
 from .binlog_columns import Cells, Width, column, width
 from .binlog_values import BINARY, BLOB_COMPRESSED, VARCHAR_COMPRESSED, Field, table_map
@@ -242,8 +254,8 @@ def _alone(events: Events, table: Table, event: int, at: int) -> Images:
         if place > last:
             raise DataError("a row event ends within a row", hint=HINT)
     shape = (-1, len(table.fields))
-    start, length, null = (np.array(each).reshape(shape).T for each in (starts, lengths, nulls))
-    return Images(np.full(start.shape[1], event), start, length, null)
+    begin, size_of = (np.array(each, np.int64).reshape(shape).T for each in (starts, lengths))
+    return Images(np.full(begin.shape[1], event), begin, size_of, np.array(nulls).reshape(shape).T)
 
 
 def _changes(events: Events, images: Images, table: Table) -> tuple[Octets, Ints]:
@@ -292,12 +304,10 @@ def _places(block: Block, buffer: Octets, event: Ints, ordinal: Ints, generation
     file, position = np.array(block.file, np.int64), np.array(block.position, np.int64)
     if file.max() >= MOST_FILES or position.max() >= 10**12:
         raise DataError(f"binlog file {file.max()}, position {position.max()}", hint=HINT)
-    slash = np.full((len(file), 1), ord("/"), np.uint8)
     server = digits(np.full(len(file), generation), 4)
-    place = np.concatenate((server, slash, digits(file, 8), slash, digits(position, 12), slash), axis=1)
-    seconds = np.array(block.seconds, np.int64).astype("datetime64[s]")
-    committed = np.datetime_as_string(seconds).astype("S20").view(np.uint8).reshape(-1, 20).copy()
-    committed[:, 19] = ord("Z")
+    place = side_by_side(server, "/", digits(file, 8), "/", digits(position, 12), "/")
+    year, month, day, hour, minute, second = moments(np.array(block.seconds, np.int64))
+    committed = side_by_side(year, "-", month, "-", day, "T", hour, ":", minute, ":", second, "Z")
     start = np.array(block.name, np.int64)[event]
     length = np.array(block.body, np.int64)[event] - start
     rows = len(event)

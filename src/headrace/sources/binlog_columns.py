@@ -9,10 +9,10 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from .arrow_texts import Texts, chosen, digits, gather, np, numbers, texts
+from .arrow_texts import Texts, chosen, digits, gather, moments, np, numbers, side_by_side, texts
 from .binlog_values import (
     BINARY,
     BIT,
@@ -175,10 +175,10 @@ def _little(cells: Cells, size: int, *, signed: bool) -> Ints:
 
 def _big(cells: Cells, size: int, skip: int = 0) -> Ints:
     """Unsigned, most significant byte first."""
-    found = np.zeros(len(cells.start), np.uint64)
+    found: Any = np.zeros(len(cells.start), np.uint64)
     for n in range(skip, skip + size):
         found = found << np.uint64(8) | cells.buffer[cells.start + n]
-    return found if size == 8 else found.astype(np.int64)
+    return found if size == 8 else found.astype(np.int64)  # type: ignore[no-any-return]
 
 
 def _numbers(found: Ints, cells: Cells) -> Texts:
@@ -258,16 +258,6 @@ def _words(of: Field, cells: Cells) -> Texts:
     return _chosen(values, which, cells)
 
 
-def _shaped(parts: Sequence[Octets | str], cells: Cells) -> Octets:
-    """Columns of digits, and signs between them, side by side."""
-    rows = len(cells.start)
-    made = [
-        np.full((rows, len(part)), ord(part or " "), np.uint8) if isinstance(part, str) else part
-        for part in parts
-    ]
-    return np.concatenate(made, axis=1)
-
-
 def _cut(figures: Octets, begin: Ints | int, end: Ints | int, cells: Cells) -> Texts:
     rows, size = figures.shape
     length = np.where(cells.valid, np.asarray(end) - begin, 0)
@@ -276,7 +266,7 @@ def _cut(figures: Octets, begin: Ints | int, end: Ints | int, cells: Cells) -> T
 
 def _dates(_: Field, cells: Cells) -> Texts:
     value = _little(cells, 3, signed=False)
-    figures = _shaped([digits(value >> 9, 4), "-", *_month_day(value >> 5 & 15, value & 31)], cells)
+    figures = side_by_side(digits(value >> 9, 4), "-", *_month_day(value >> 5 & 15, value & 31))
     return _cut(figures, 0, 10, cells)
 
 
@@ -295,23 +285,20 @@ def _fraction(part: Ints, places: int) -> list[Octets | str]:
 def _datetimes(of: Field, cells: Cells) -> Texts:
     value = _big(cells, 5) - 0x8000000000
     month = value >> 22
-    day = [digits(month // 13, 4), "-", *_month_day(month % 13, value >> 17 & 31), " "]
-    part = _big(cells, (of.meta + 1) // 2, 5)
-    figures = _shaped(
-        [*day, digits(value >> 12 & 31, 2), ":", *_clock(value), *_fraction(part, of.meta)], cells
-    )
+    day = side_by_side(digits(month // 13, 4), "-", *_month_day(month % 13, value >> 17 & 31), " ")
+    part = _fraction(_big(cells, (of.meta + 1) // 2, 5), of.meta)
+    figures = side_by_side(day, digits(value >> 12 & 31, 2), ":", *_clock(value), *part)
     return _cut(figures, 0, figures.shape[1], cells)
 
 
 def _timestamps(of: Field, cells: Cells) -> Texts:
     """In UTC; what is zero is no moment, and has no offset."""
     seconds, part = _big(cells, 4), _big(cells, (of.meta + 1) // 2, 4)
-    moment = np.datetime_as_string(seconds.astype("datetime64[s]")).astype("S19")
-    shown = moment.view(np.uint8).reshape(-1, 19).copy()
-    shown[:, 10] = ord(" ")
+    year, month, day, hour, minute, second = moments(seconds)
+    moment = side_by_side(year, "-", month, "-", day, " ", hour, ":", minute, ":", second)
+    figures = side_by_side(moment, *_fraction(part, of.meta), "+", "0", "0")
     zero = (seconds == 0) & (part == 0)
-    shown[zero] = np.frombuffer(b"0000-00-00 00:00:00", np.uint8)
-    figures = _shaped([shown, *_fraction(part, of.meta), "+", "0", "0"], cells)
+    figures[zero, :19] = np.frombuffer(b"0000-00-00 00:00:00", np.uint8)
     return _cut(figures, 0, figures.shape[1] - np.where(zero, 3, 0), cells)
 
 
@@ -322,7 +309,7 @@ def _times(of: Field, cells: Cells) -> Texts:
     value = np.abs(value)
     whole, part = value >> 8 * extra, value & ((1 << 8 * extra) - 1)
     hours = whole >> 12 & 1023
-    figures = _shaped(["-", digits(hours, 3), ":", *_clock(whole), *_fraction(part, of.meta)], cells)
+    figures = side_by_side("-", digits(hours, 3), ":", *_clock(whole), *_fraction(part, of.meta))
     begin = np.where(hours > 99, 1, 2) - negative
     figures[np.arange(len(figures))[negative], begin[negative]] = ord("-")
     return _cut(figures, begin, figures.shape[1], cells)
