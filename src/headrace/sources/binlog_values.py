@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import DataError
+from .binlog_json import json_text
 
 Reader = Callable[["Cursor"], str]
 
@@ -226,7 +227,7 @@ def reader(of: Field) -> Reader:
         shape = "<f" if kind == FLOAT else "<d"
         return lambda c: real(struct.unpack(shape, c.take(struct.calcsize(shape)))[0])
     if kind == NEWDECIMAL:
-        return lambda c: _decimal(c, meta & 255, meta >> 8)
+        return lambda c: decimal(c, meta & 255, meta >> 8)
     if kind == BIT:
         width = (meta >> 8) + (meta & 255 > 0)
         return lambda c: str(int.from_bytes(c.take(width), "big"))
@@ -247,6 +248,8 @@ def reader(of: Field) -> Reader:
         return lambda c: decoded(_unpacked(c.sized(prefix)), of.charset)
     if kind == BLOB_COMPRESSED:
         return lambda c: decoded(_unpacked(c.sized(meta)), of.charset)
+    if kind == JSON:
+        return lambda c: json_text(c.sized(meta))
     if kind == GEOMETRY:
         return lambda c: decoded(c.sized(meta)[4:], BINARY)  # after the SRID: well-known binary
     raise DataError(f"column `{of.name}`: values of MySQL type {kind} cannot be read from the binlog")
@@ -304,7 +307,7 @@ def decimal_groups(precision: int, scale: int) -> list[tuple[int, int]]:
     return [(_DIGIT_BYTES[count], count) for count in digits if count]
 
 
-def _decimal(cursor: Cursor, precision: int, scale: int) -> str:
+def decimal(cursor: Cursor, precision: int, scale: int) -> str:
     """MySQL's packed decimal (strings/decimal.c): nine digits to four bytes, the first bit inverted."""
     whole, groups = precision - scale, decimal_groups(precision, scale)
     data = bytearray(cursor.take(sum(size for size, _ in groups)))
