@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import duckdb
 import pytest
 from mariadb_server import MariaDB
+from mysql_rows import Ctx, Row, taken, texts
 
 from headrace.core import Batch, Landed, Position
 from headrace.errors import ConfigError, DataError, Gap, Refused, SystemFault
 from headrace.sources import mysql_stream
-from headrace.sources.binlog import decode
 from headrace.sources.mysql import MySQL
 from headrace.testing.source import check_source
-
-Row = dict[str, str | None]
-CELL = re.compile(r'(?:"((?:[^"]|"")*)")?(,|\n)')
 
 
 @dataclass
@@ -55,47 +49,6 @@ class Shop:
         content, form = taken(file)
         for row in texts(content, form, self.folder):
             yield {"table": file.table, **row}
-
-
-@dataclass
-class Ctx:
-    follow: bool = False
-    landed: dict[str, Landed] = field(default_factory=dict)
-
-    def seen(self, name: str) -> Landed | None:
-        return self.landed.get(name)
-
-    def names(self) -> Sequence[str]:
-        return list(self.landed)
-
-
-def taken(file: Any) -> tuple[bytes, Mapping[str, Any]]:
-    inspector = file.inspector()
-    with file.open() as stream:
-        content = stream.read()
-    inspector.feed(content)
-    return content, inspector.result()
-
-
-def texts(content: bytes, form: Mapping[str, Any], folder: Path) -> Iterator[Row]:
-    if form["type"] == "csv":
-        assert form["nulls"] == "unquoted"
-        cells = [
-            None if cell[1] is None else cell[1].replace('""', '"')
-            for cell in CELL.finditer(content.decode())
-        ]
-        names = next(csv.reader(io.StringIO(content.decode())))
-        for at in range(len(names), len(cells), len(names)):
-            yield dict(zip(names, cells[at : at + len(names)], strict=True))
-        return
-    path = folder / "object"
-    path.write_bytes(content)
-    names, frames = decode(path, form)
-    with duckdb.connect() as con:
-        for frame in frames:
-            con.register("frame", frame)
-            for row in con.execute("SELECT * FROM frame").fetchall():
-                yield dict(zip(names, row, strict=True))
 
 
 @pytest.fixture

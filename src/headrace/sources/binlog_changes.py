@@ -39,7 +39,7 @@ UNTOLD = (BLOB_COMPRESSED, VARCHAR_COMPRESSED)
 NARROW = 24
 """Fewer events than these are walked one by one."""
 KNOWN = (*WRITE, *UPDATE, *DELETE, TRUNCATED)
-MOST_FILES = 10**8
+MOST_FILES, MOST_BYTES = 10**8, 10**12
 HINT = "its object in bronze is damaged, or was written for another table"
 
 
@@ -122,6 +122,8 @@ def _events(block: Block, table: Table) -> Events:
     data, kind = block.data, np.array(block.kind, np.uint8)
     if not np.isin(kind, KNOWN).all():
         raise DataError(f"an event of type {kind[~np.isin(kind, KNOWN)][0]} is no row event", hint=HINT)
+    if max(block.file) >= MOST_FILES or max(block.position) >= MOST_BYTES:
+        raise DataError(f"binlog file {max(block.file)}, position {max(block.position)}", hint=HINT)
     start, end = np.array(block.body, np.int64), np.array(block.end, np.int64)
     if packed := [n for n, each in enumerate(block.kind) if each in PACKED]:
         data, start, end = _unpacked(block, packed, start, end, len(table.fields))
@@ -302,8 +304,6 @@ def _ordinals(block: Block, event: Ints, last: tuple[int, int, int]) -> tuple[In
 def _places(block: Block, buffer: Octets, event: Ints, ordinal: Ints, generation: int) -> dict[str, Texts]:
     """`_sequence`, `_committed`, `_tx` and `_unchanged` of each change."""
     file, position = np.array(block.file, np.int64), np.array(block.position, np.int64)
-    if file.max() >= MOST_FILES or position.max() >= 10**12:
-        raise DataError(f"binlog file {file.max()}, position {position.max()}", hint=HINT)
     server = digits(np.full(len(file), generation), 4)
     place = side_by_side(server, "/", digits(file, 8), "/", digits(position, 12), "/")
     year, month, day, hour, minute, second = moments(np.array(block.seconds, np.int64))

@@ -114,7 +114,7 @@ def column(of: Field, cells: Cells, shown: str) -> Texts:
         if text := _plain(of, cells):
             return text
     if of.kind == GEOMETRY:  # after the SRID: well-known binary
-        skip = np.where(cells.valid, 4, 0)
+        skip = np.minimum(cells.length, 4)
         return _hexadecimal(Cells(cells.buffer, cells.start + skip, cells.length - skip, cells.valid), 0)
     made = COLUMNS.get(of.kind)
     return made(of, cells) if made else _each(cells, printed(reader(of), shown), width(of).prefix)
