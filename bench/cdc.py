@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from database import CONTRACT, HERE, ROW, Database, Measure, create, measure, server, table
 
@@ -83,7 +84,7 @@ def once(rows: int, changes: int) -> tuple[dict[str, Measure], float]:
         found[OURS] = measure(run, root)
         count = "select count(*)::int, sum(amount)::text from orders"
         assert database.sql(count)[0] == silver(root), "the target is not the source"
-        return found, decoding(root)
+        return found, decoding(root, "pg", "pgoutput", decode)
 
 
 def silver(root: Path) -> tuple[int, str]:
@@ -96,12 +97,12 @@ def silver(root: Path) -> tuple[int, str]:
     return row
 
 
-def decoding(root: Path) -> float:
-    """CPU seconds to decode all that landed, as Arrow."""
+def decoding(root: Path, stream: str, kind: str, decode: Any) -> float:
+    """CPU seconds to decode, as Arrow, all that landed of a stream in objects of one format."""
     storage = LocalStorage(load(root).lake)
-    log = LandLog(storage, "pg")
+    log = LandLog(storage, stream)
     log.refresh()
-    objects = [item for _, item in log.objects(0, log.epoch) if item.format["type"] == "pgoutput"]
+    objects = [item for _, item in log.objects(0, log.epoch) if item.format["type"] == kind]
     started = time.process_time()
     for item in objects:
         for _ in decode(storage.path(item.key), item.format)[1]:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import duckdb
 import pytest
 from mariadb_server import MariaDB
+from mysql_rows import Ctx, Row, taken, texts
 
 from headrace.core import Batch, Landed, Position
-from headrace.errors import ConfigError, Gap, Refused
-from headrace.sources.binlog import decode
+from headrace.errors import ConfigError, DataError, Gap, Refused, SystemFault
+from headrace.sources import mysql_stream
 from headrace.sources.mysql import MySQL
 from headrace.testing.source import check_source
-
-Row = dict[str, str | None]
-CELL = re.compile(r'(?:"((?:[^"]|"")*)")?(,|\n)')
 
 
 @dataclass
@@ -54,47 +49,6 @@ class Shop:
         content, form = taken(file)
         for row in texts(content, form, self.folder):
             yield {"table": file.table, **row}
-
-
-@dataclass
-class Ctx:
-    follow: bool = False
-    landed: dict[str, Landed] = field(default_factory=dict)
-
-    def seen(self, name: str) -> Landed | None:
-        return self.landed.get(name)
-
-    def names(self) -> Sequence[str]:
-        return list(self.landed)
-
-
-def taken(file: Any) -> tuple[bytes, Mapping[str, Any]]:
-    inspector = file.inspector()
-    with file.open() as stream:
-        content = stream.read()
-    inspector.feed(content)
-    return content, inspector.result()
-
-
-def texts(content: bytes, form: Mapping[str, Any], folder: Path) -> Iterator[Row]:
-    if form["type"] == "csv":
-        assert form["nulls"] == "unquoted"
-        cells = [
-            None if cell[1] is None else cell[1].replace('""', '"')
-            for cell in CELL.finditer(content.decode())
-        ]
-        names = next(csv.reader(io.StringIO(content.decode())))
-        for at in range(len(names), len(cells), len(names)):
-            yield dict(zip(names, cells[at : at + len(names)], strict=True))
-        return
-    path = folder / "object"
-    path.write_bytes(content)
-    names, frames = decode(path, form)
-    with duckdb.connect() as con:
-        for frame in frames:
-            con.register("frame", frame)
-            for row in con.execute("SELECT * FROM frame").fetchall():
-                yield dict(zip(names, row, strict=True))
 
 
 @pytest.fixture
@@ -386,3 +340,127 @@ def test_whole_tables_and_one_that_lost_its_rows(shop: Shop) -> None:
     shop.sql("DELETE FROM t")
     with pytest.raises(Refused):
         only(source, seen)
+
+
+def test_transactions_in_two_phases_count_where_they_are_committed(shop: Shop) -> None:
+    shop.sql("CREATE TABLE t (id int PRIMARY KEY, v varchar(9))", "INSERT INTO t VALUES (1, 'one')")
+    source = shop.source("t")
+    _, end = shop.read(source)
+    with (
+        closing(shop.server.connect(shop.name)) as con,
+        closing(shop.server.connect(shop.name)) as other,
+        con.cursor() as first,
+        other.cursor() as second,
+    ):
+        for name, cursor, row in (("kept", first, 2), ("gone", second, 3)):
+            cursor.execute(f"XA START '{name}'")
+            cursor.execute(f"INSERT INTO t VALUES ({row}, 'xa'), ({row + 10}, 'xa')")
+            cursor.execute(f"XA END '{name}'")
+            cursor.execute(f"XA PREPARE '{name}'")
+        shop.sql("INSERT INTO t VALUES (4, 'later')")
+        # What came after a transaction in doubt waits for it.
+        assert shop.read(source, end) == ([], end)
+        second.execute("XA ROLLBACK 'gone'")
+        assert shop.read(source, end) == ([], end)
+        shop.sql("FLUSH BINARY LOGS")
+        first.execute("XA COMMIT 'kept'")
+        for statement in ("XA START 'once'", "DELETE FROM t WHERE id = 1", "XA END 'once'"):
+            first.execute(statement)
+        first.execute("XA COMMIT 'once' ONE PHASE")
+    rows, after = shop.read(source, end)
+    assert sorted(told(rows, "_sequence", "_op", "id"))[:1][0][1:] == ("c", "4")
+    assert {row[1:] for row in told(rows, "_sequence", "_op", "id")} == {
+        *(("c", "4"), ("c", "2"), ("c", "12"), ("d", "1")),
+    }
+    order = {row["id"]: row["_sequence"] or "" for row in rows}
+    assert order["4"] < order["2"] < order["12"] < order["1"]
+    assert shop.read(source, after) == ([], after)
+
+
+def test_a_transaction_in_two_phases_that_had_begun_before_stops_loudly(shop: Shop) -> None:
+    shop.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    with closing(shop.server.connect(shop.name)) as con, con.cursor() as cursor:
+        for word in ("START", "END", "PREPARE"):
+            cursor.execute(f"XA {word} 'early'")
+            if word == "START":
+                cursor.execute("INSERT INTO t VALUES (1)")
+        _, end = shop.read(shop.source("t"))
+        cursor.execute("XA COMMIT 'early'")
+    with pytest.raises(Gap, match="had been prepared before reading began"):
+        shop.read(shop.source("t"), end)
+
+
+def test_a_transaction_in_doubt_for_long_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    _, end = shop.read(shop.source("t"))
+    with closing(shop.server.connect(shop.name)) as con, con.cursor() as cursor:
+        for statement in ("XA START 'x'", "INSERT INTO t VALUES (1)", "XA END 'x'", "XA PREPARE 'x'"):
+            cursor.execute(statement)
+        monkeypatch.setattr(mysql_stream, "PATIENCE", -1)
+        with pytest.raises(SystemFault, match="committed since has to wait"):
+            shop.read(shop.source("t"), end)
+        cursor.execute("XA ROLLBACK 'x'")
+    assert shop.read(shop.source("t"), end)[0] == []
+
+
+def test_a_change_that_was_written_as_a_statement_stops_loudly(shop: Shop) -> None:
+    shop.sql("CREATE TABLE t (id int PRIMARY KEY)", "CREATE TABLE u (id int PRIMARY KEY)")
+    source = shop.source("t")
+    _, end = shop.read(source)
+    shop.sql("SET SESSION binlog_format = STATEMENT", "INSERT INTO u VALUES (1)")
+    _, end = shop.read(source, end)
+    shop.sql("SET SESSION binlog_format = STATEMENT", "INSERT INTO t VALUES (1)")
+    with pytest.raises(Gap, match="written as a statement") as error:
+        shop.read(source, end)
+    assert "binlog_format = ROW" in str(error.value)
+
+
+def test_row_events_that_the_server_compressed(shop: Shop) -> None:
+    shop.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    _, end = shop.read(shop.source("t"))
+    shop.sql("SET GLOBAL log_bin_compress = ON")
+    try:
+        shop.sql(
+            "INSERT INTO t SELECT seq, repeat('word ', seq) FROM seq_1_to_200",
+            "UPDATE t SET v = concat(v, 'more') WHERE id > 100",
+            "DELETE FROM t WHERE id < 50",
+        )
+    finally:
+        shop.sql("SET GLOBAL log_bin_compress = OFF")
+    rows, _ = shop.read(shop.source("t"), end)
+    assert len(rows) == 200 + 100 + 49
+    last = {row["id"]: None if row["_op"] == "d" else row["v"] for row in rows}
+    assert {key: value for key, value in last.items() if value is not None} == {
+        str(n): "word " * n + "more" * (n > 100) for n in range(50, 201)
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "cure"),
+    [
+        ("binlog_format", "MIXED", "SET GLOBAL binlog_format = ROW"),
+        ("binlog_row_image", "MINIMAL", "SET GLOBAL binlog_row_image = FULL"),
+        ("binlog_row_image", "NOBLOB", "SET GLOBAL binlog_row_image = FULL"),
+        ("binlog_row_metadata", "MINIMAL", "SET GLOBAL binlog_row_metadata = FULL"),
+    ],
+)
+def test_a_setting_that_loses_changes_is_refused_with_its_cure(
+    shop: Shop, name: str, wrong: str, cure: str
+) -> None:
+    shop.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    [before] = [value for _, value in shop.sql(f"SHOW GLOBAL VARIABLES LIKE '{name}'")]
+    shop.sql(f"SET GLOBAL {name} = {wrong}")
+    try:
+        with pytest.raises(ConfigError, match=f"`{name}` = .*the server has {wrong}") as error:
+            shop.read(shop.source("t"))
+        assert cure in str(error.value)
+    finally:
+        shop.sql(f"SET GLOBAL {name} = {before}")
+
+
+def test_a_session_that_tells_less_of_its_rows_is_not_believed(shop: Shop) -> None:
+    shop.sql("CREATE TABLE t (id int PRIMARY KEY, a int, b int)", "INSERT INTO t VALUES (1, 2, 3)")
+    _, end = shop.read(shop.source("t"))
+    shop.sql("SET SESSION binlog_row_image = MINIMAL", "UPDATE t SET a = 5")
+    with pytest.raises(DataError, match="without all columns"):
+        shop.read(shop.source("t"), end)

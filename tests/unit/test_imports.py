@@ -66,7 +66,7 @@ DRIVERS = {
 NEVER = ("pyarrow", "pandas", "numpy", "polars")
 USER_FRAMES = "engines/duckdb/python_steps"
 """A user's processor may ask for these frames, so this one module may import them, inside a function."""
-VECTORS = ("sources/arrow_texts", "sources/pgoutput")
+VECTORS = ("sources/arrow_texts", "sources/pgoutput", "sources/binlog_changes", "sources/binlog_columns")
 """Decoders of binary changes calculate with numpy; only their entry points load them."""
 
 HEAVY = ("duckdb", "deltalake", "sqlalchemy", "alembic", "dbt", "sqlglot", "rich", "loguru", "cryptography")

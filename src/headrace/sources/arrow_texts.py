@@ -17,7 +17,8 @@ try:
     from nanoarrow.c_array_stream import CArrayStream
 except ImportError as error:
     raise MissingExtra(
-        f"decoding binary changes needs `{error.name}`", hint="pip install 'headrace[postgres]'"
+        f"decoding binary changes needs `{error.name}`",
+        hint="pip install 'headrace[postgres]', or 'headrace[mysql]'",
     ) from error
 
 if TYPE_CHECKING:
@@ -35,9 +36,12 @@ __all__ = [
     "fixed",
     "gather",
     "hexadecimal",
+    "moments",
     "np",
     "numbers",
     "padded",
+    "same",
+    "side_by_side",
     "texts",
 ]
 
@@ -112,6 +116,17 @@ def gather(buffer: Octets, start: Ints, length: Ints) -> tuple[Ints, Octets]:
     return offsets, buffer.take(places)
 
 
+def same(buffer: Octets, one: tuple[Ints, Ints], other: tuple[Ints, Ints]) -> Flags:
+    """Which of the cells (start, length) have the same bytes in the one as in the other."""
+    equal: Flags = one[1] == other[1]
+    among = np.flatnonzero(equal)
+    offsets, left = gather(buffer, one[0][among], one[1][among])
+    _, right = gather(buffer, other[0][among], other[1][among])
+    differing = np.concatenate(([0], np.cumsum(left != right)))[offsets]
+    equal[among] = differing[1:] == differing[:-1]
+    return equal
+
+
 def texts(buffer: Octets, start: Ints, length: Ints, valid: Flags | None = None) -> Texts:
     """The cells as a column; raises `DataError` with the number of the first that is not UTF-8."""
     offsets, data = gather(buffer, start, length)
@@ -154,14 +169,35 @@ def fixed(cells: Octets) -> Texts:
     return Texts(np.arange(rows + 1, dtype=np.int64) * width, np.ascontiguousarray(cells).reshape(-1))
 
 
-def digits(numbers: Ints, width: int) -> Octets:
+def digits(numbers: NDArray[Any], width: int) -> Octets:
     """Decimal digits of `numbers` >= 0, with leading zeros: a row of `width` for each."""
     out = np.empty((len(numbers), width), np.uint8)
-    rest = numbers.copy()
+    low = len(numbers) and numbers.min() >= 0 and numbers.max() < 1 << 32
+    rest = numbers.astype(np.uint32) if low else numbers.copy()
     for place in range(width - 1, -1, -1):
+        if not rest.any():
+            out[:, : place + 1] = ord("0")
+            break
         rest, last = np.divmod(rest, 10)
         out[:, place] = last + ord("0")
     return out
+
+
+def moments(seconds: Ints) -> list[Octets]:
+    """Year, month, day, hour, minute and second, as digits, of moments in seconds from 1970."""
+    days, clock = np.divmod(seconds, 86_400)
+    months = days.astype("datetime64[D]").astype("datetime64[M]")
+    year, month = np.divmod(months.astype(np.int64), 12)
+    day = days - months.astype("datetime64[D]").astype(np.int64)
+    parts = [month + 1, day + 1, clock // 3600, clock // 60 % 60, clock % 60]
+    return [digits(year + 1970, 4), *(digits(part, 2) for part in parts)]
+
+
+def side_by_side(*parts: Octets | str) -> Octets:
+    """Digits and single signs between them, as rows of characters."""
+    rows = max(0 if isinstance(part, str) else len(part) for part in parts)
+    made = [np.full((rows, 1), ord(part), np.uint8) if isinstance(part, str) else part for part in parts]
+    return np.concatenate(made, axis=1)
 
 
 def hexadecimal(numbers: NDArray[np.uint64]) -> Octets:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError, Gap, TransientError
+from .mysql_gtid import Gtids, encoded
 
-DUMP = 0x12
+DUMP, DUMP_GTID = 0x12, 0x1E
 QUERY, ROTATE, FORMAT, XID, TABLE_MAP = 2, 4, 15, 16, 19
-GTID, ANONYMOUS, PAYLOAD = 33, 34, 40
+GTID, ANONYMOUS, XA_PREPARE, PARTIAL_UPDATE, PAYLOAD, TAGGED_GTID = 33, 34, 38, 39, 40, 42
 MARIADB_GTID, QUERY_COMPRESSED = 162, 165
-STANDALONE = 1
+STANDALONE, PREPARED = 1, 64
+NO_WAIT, BY_GTID = 1, 4
 LOST = (1236,)
 """The server's error where it no longer has what is asked for."""
 
@@ -45,8 +47,8 @@ def number(file: str) -> int:
     return int(file.rpartition(".")[2])
 
 
-def dump(con: Any, file: str, position: int, *, gtid: str = "") -> Iterator[Event]:
-    """Events from the position (or after the MariaDB GTIDs) on, to where the binlog ends now.
+def dump(con: Any, file: str, position: int, *, gtids: Gtids | None = None) -> Iterator[Event]:
+    """Events from the position (or of all transactions but `gtids`) on, to where the binlog ends now.
 
     Raises `Gap` if the server has purged what is asked for, `TransientError` if the connection is lost.
     """
@@ -60,24 +62,31 @@ def dump(con: Any, file: str, position: int, *, gtid: str = "") -> Iterator[Even
         checked = str(cursor.fetchone()[0]).upper() == "CRC32"
         if mariadb:
             cursor.execute("SET @mariadb_slave_capability = 4")
-        if gtid:
-            cursor.execute("SET @slave_connect_state = %s, @slave_gtid_strict_mode = 1", (gtid,))
+        if gtids and mariadb:
+            cursor.execute("SET @slave_connect_state = %s, @slave_gtid_strict_mode = 1", (gtids.text,))
     if position >= 1 << 32:
         raise ConfigError(
             f"binlog {file} is larger than 4 GiB, which the protocol cannot address",
             hint="set `max_binlog_size` to 1G, and split the transaction that made it so large",
         )
-    name = b"" if gtid else file.encode()
-    payload = struct.pack("<IHI", 4 if gtid else position, 1, con.thread_id() + (1 << 30)) + name
+    me = con.thread_id() + (1 << 30)
+    if gtids and not mariadb:
+        known = encoded(gtids.spans)
+        command, payload = DUMP_GTID, struct.pack("<HIIQI", NO_WAIT | BY_GTID, me, 0, 4, len(known)) + known
+    else:
+        named = b"" if gtids else file.encode()
+        command, payload = DUMP, struct.pack("<IHI", 4 if gtids else position, NO_WAIT, me) + named
     try:
-        con._execute_command(DUMP, payload)
-        yield from _events(con, file, 4 if gtid else position, checked=checked)
+        con._execute_command(command, payload)
+        yield from _events(con, file, 4 if gtids else position, checked=checked)
     except pymysql.err.MySQLError as error:
         if error.args and error.args[0] in LOST:
             raise Gap(
-                f"the server has no binlog from {gtid or f'{file}:{position}'} on: {error.args[1]}",
-                hint="the changes since then are lost: keep the binlog longer (`expire_logs_days`), and take "
-                "the tables in anew under a new `id` of the source",
+                f"the server has no binlog from {gtids.text if gtids else f'{file}:{position}'} on: "
+                f"{error.args[1]}",
+                hint="the changes since then are lost: keep the binlog longer (`expire_logs_days`; MySQL: "
+                "`binlog_expire_logs_seconds`), and take the tables in anew: `id: <a new name>` in the "
+                "source",
             ) from None
         raise TransientError(f"reading the binlog at {file}: {error}") from None
 
@@ -129,6 +138,52 @@ def statement(event: Event) -> tuple[str, str]:
     if event.kind == QUERY_COMPRESSED:
         text = zlib.decompress(text[1 + (text[0] & 7) :])
     return name, text.decode("utf-8", errors="replace")
+
+
+def begins_branch(event: Event) -> bool:
+    """Whether MariaDB's GTID begins the first phase of a transaction in two; MySQL says it by a statement."""
+    return event.kind == MARIADB_GTID and bool(event.body[12] & PREPARED)
+
+
+def branch_of(event: Event) -> str:
+    """What an XA_PREPARE event calls its transaction, as statements spell it."""
+    form, global_size, _ = struct.unpack_from("<III", event.body, 1)
+    name = event.body[13:]
+    return f"x'{name[:global_size].hex()}',x'{name[global_size:].hex()}',{form}"
+
+
+_XA = re.compile(r"\s*xa\s+(start|begin|end|commit|rollback)\s+(.+?)\s*(?:one\s+phase\s*)?$", re.I | re.S)
+
+
+def xa(sql: str) -> tuple[str, str]:
+    """(what, which transaction) of a statement of a transaction in two phases.
+
+    >>> xa("XA START X'61',X'',1"), xa("XA COMMIT X'61',X'',1"), xa("COMMIT")
+    (('START', "x'61',x'',1"), ('COMMIT', "x'61',x'',1"), ('', ''))
+    """
+    found = _XA.match(sql)
+    if not found:
+        return "", ""
+    what = found[1].upper()
+    return "START" if what == "BEGIN" else what, found[2].lower()
+
+
+_ROWS = re.compile(
+    r"\s*(?:/\*.*?\*/\s*)*(?:insert|update|delete|replace|load\s+data|merge|with)\b", re.I | re.S
+)
+
+
+def rows_of(schema: str, sql: str, tables: Sequence[tuple[str, str]]) -> str | None:
+    """The table, of these, that a statement changes the rows of; with `binlog_format=ROW` there is none.
+
+    >>> rows_of("shop", "insert into `t` values (1)", [("shop", "u"), ("shop", "t")])
+    't'
+    >>> rows_of("shop", "create table t (a int)", [("shop", "t")])
+    """
+    if not _ROWS.match(sql):
+        return None
+    words = {schema, *re.findall(r"[^\s`.,;()'\"=]+", sql)}
+    return next((table for where, table in tables if {where, table} <= words), None)
 
 
 _TRUNCATE = re.compile(

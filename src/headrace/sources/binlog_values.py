@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import DataError
+from .binlog_json import json_text
 
 Reader = Callable[["Cursor"], str]
 
@@ -24,8 +25,8 @@ BINARY = "binary"
 
 _META = dict.fromkeys((FLOAT, DOUBLE, BLOB, JSON, GEOMETRY, TIMESTAMP2, DATETIME2, TIME2, BLOB_COMPRESSED), 1)
 _META |= dict.fromkeys((VARCHAR, BIT, NEWDECIMAL, STRING, VAR_STRING, ENUM, SET, VARCHAR_COMPRESSED), 2)
-_INTEGERS = {TINY: 1, SHORT: 2, INT24: 3, LONG: 4, LONGLONG: 8}
-_SIGNED = {*_INTEGERS, NEWDECIMAL, FLOAT, DOUBLE}
+INTEGERS = {TINY: 1, SHORT: 2, INT24: 3, LONG: 4, LONGLONG: 8}
+_SIGNED = {*INTEGERS, NEWDECIMAL, FLOAT, DOUBLE}
 _TEXTS = {VARCHAR, STRING, VAR_STRING, BLOB, BLOB_COMPRESSED, VARCHAR_COMPRESSED}
 
 
@@ -173,7 +174,7 @@ def _collations(places: Sequence[int], default: Cursor | None, each: Cursor | No
     return found
 
 
-_CODECS = {
+CODECS = {
     "utf8mb4": "utf-8",
     "utf8mb3": "utf-8",
     "utf8": "utf-8",
@@ -206,7 +207,7 @@ def decoded(value: bytes, charset: str) -> str:
     if charset == BINARY:
         return "\\x" + value.hex()
     try:
-        return value.decode(_CODECS.get(charset, charset))
+        return value.decode(CODECS.get(charset, charset))
     except UnicodeDecodeError:
         if charset != "latin1":
             raise DataError(f"a text is not {charset}: {value[:40]!r}") from None
@@ -216,21 +217,17 @@ def decoded(value: bytes, charset: str) -> str:
         raise DataError(f"character set `{charset}` cannot be read from the binlog") from None
 
 
-def readers(fields: Sequence[Field]) -> list[Reader]:
-    """How to read one value of each field; NULL is told by the row's own bits."""
-    return [_reader(each) for each in fields]
-
-
-def _reader(of: Field) -> Reader:
+def reader(of: Field) -> Reader:
+    """How to read one value of a field; NULL is told by the row's own bits."""
     kind, meta = of.kind, of.meta
-    if kind in _INTEGERS:
-        size = _INTEGERS[kind]
+    if kind in INTEGERS:
+        size = INTEGERS[kind]
         return lambda c: str(int.from_bytes(c.take(size), "little", signed=not of.unsigned))
     if kind in (FLOAT, DOUBLE):
         shape = "<f" if kind == FLOAT else "<d"
         return lambda c: real(struct.unpack(shape, c.take(struct.calcsize(shape)))[0])
     if kind == NEWDECIMAL:
-        return lambda c: _decimal(c, meta & 255, meta >> 8)
+        return lambda c: decimal(c, meta & 255, meta >> 8)
     if kind == BIT:
         width = (meta >> 8) + (meta & 255 > 0)
         return lambda c: str(int.from_bytes(c.take(width), "big"))
@@ -251,6 +248,8 @@ def _reader(of: Field) -> Reader:
         return lambda c: decoded(_unpacked(c.sized(prefix)), of.charset)
     if kind == BLOB_COMPRESSED:
         return lambda c: decoded(_unpacked(c.sized(meta)), of.charset)
+    if kind == JSON:
+        return lambda c: json_text(c.sized(meta))
     if kind == GEOMETRY:
         return lambda c: decoded(c.sized(meta)[4:], BINARY)  # after the SRID: well-known binary
     raise DataError(f"column `{of.name}`: values of MySQL type {kind} cannot be read from the binlog")
@@ -301,20 +300,24 @@ def _words(of: Field) -> Reader:
 _DIGIT_BYTES = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
 
 
-def _decimal(cursor: Cursor, precision: int, scale: int) -> str:
-    """MySQL's packed decimal (strings/decimal.c): nine digits to four bytes, the first bit inverted."""
+def decimal_groups(precision: int, scale: int) -> list[tuple[int, int]]:
+    """(bytes, digits) of each group of a packed decimal, those of the whole part first."""
     whole = precision - scale
-    sizes = [_DIGIT_BYTES[whole % 9], *[4] * (whole // 9), *[4] * (scale // 9), _DIGIT_BYTES[scale % 9]]
-    digits = [whole % 9, *[9] * (whole // 9), *[9] * (scale // 9), scale % 9]
-    data = bytearray(cursor.take(sum(sizes)))
+    digits = [whole % 9, *[9] * (whole // 9 + scale // 9), scale % 9]
+    return [(_DIGIT_BYTES[count], count) for count in digits if count]
+
+
+def decimal(cursor: Cursor, precision: int, scale: int) -> str:
+    """MySQL's packed decimal (strings/decimal.c): nine digits to four bytes, the first bit inverted."""
+    whole, groups = precision - scale, decimal_groups(precision, scale)
+    data = bytearray(cursor.take(sum(size for size, _ in groups)))
     negative = not data[0] & 0x80
     data[0] ^= 0x80
     if negative:
         data = bytearray(byte ^ 0xFF for byte in data)
     text, at = "", 0
-    for size, count in zip(sizes, digits, strict=True):
-        if count:
-            text += str(int.from_bytes(data[at : at + size], "big")).zfill(count)
+    for size, count in groups:
+        text += str(int.from_bytes(data[at : at + size], "big")).zfill(count)
         at += size
     number = text[:whole].lstrip("0") or "0"
     number += f".{text[whole:]}" if scale else ""
@@ -361,3 +364,25 @@ def _timestamp(cursor: Cursor, places: int) -> str:
         return f"0000-00-00 00:00:00{_fraction(0, places)}"
     moment = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
     return f"{moment}{_fraction(part, places)}+00"
+
+
+def shown(read: Reader, kind: str) -> Reader:
+    """MariaDB's types that the binlog carries as plain bytes, printed as the server does."""
+    if kind not in _SHOWN:
+        return read
+    return lambda cursor: _SHOWN[kind](bytes.fromhex(read(cursor)[2:]))
+
+
+def _uuid(value: bytes) -> str:
+    import uuid
+
+    return str(uuid.UUID(bytes=value))
+
+
+def _address(value: bytes) -> str:
+    import socket
+
+    return socket.inet_ntop(socket.AF_INET if len(value) == 4 else socket.AF_INET6, value)
+
+
+_SHOWN = {"uuid": _uuid, "inet4": _address, "inet6": _address}

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..core import Batch, Position, RawFile, Reading
 from ..errors import ConfigError
 from .inspect import Past
+from .mysql_position import At
 from .mysql_server import Column, Server, quoted
 from .mysql_snapshot import begin, delimited_rows, key_of, rows
-from .mysql_stream import At, Stream
+from .mysql_stream import Stream
 from .raw import delimited, pieces, spooled
 
 NEEDED = {
@@ -23,7 +24,10 @@ NEEDED = {
     "binlog_format": ("ROW", "SET GLOBAL binlog_format = ROW"),
     "binlog_row_image": ("FULL", "SET GLOBAL binlog_row_image = FULL"),
     "binlog_row_metadata": ("FULL", "SET GLOBAL binlog_row_metadata = FULL"),
+    "binlog_row_value_options": ("", "SET GLOBAL binlog_row_value_options = ''"),
 }
+UNKNOWN_IS_FINE = ("binlog_row_value_options",)
+"""What only MySQL has, from 8.0 on."""
 
 
 class MySQL(BaseModel):
@@ -93,10 +97,12 @@ class MySQL(BaseModel):
 
     def _able(self, settings: Mapping[str, str]) -> None:
         for name, (wanted, cure) in NEEDED.items():
-            if settings.get(name, "").upper() != wanted:
-                told = settings.get(name, "unknown to this server")
+            told = settings.get(name, "" if name in UNKNOWN_IS_FINE else "unknown to this server")
+            if told.upper() != wanted:
                 raise ConfigError(
-                    f"source {self.name}: changes need `{name}` = {wanted}; the server has {told}", hint=cure
+                    f"source {self.name}: changes need `{name}` = {wanted or 'nothing'}; "
+                    f"the server has {told}",
+                    hint=cure,
                 )
 
     def _whole(

@@ -42,8 +42,8 @@ class Place:
 def here(server: Server, con: Any, *, mariadb: bool) -> Place:
     """Where the binlog ends now."""
     found = server.rows(con, "SHOW MASTER STATUS" if mariadb else _status(server, con))
-    gtid = server.rows(con, "SELECT @@gtid_binlog_pos") if mariadb else [("",)]
-    return Place(str(found[0][0]), int(found[0][1]), str(gtid[0][0] or ""))
+    gtid = server.rows(con, "SELECT @@gtid_binlog_pos")[0][0] if mariadb else found[0][4]
+    return Place(str(found[0][0]), int(found[0][1]), str(gtid or ""))
 
 
 def _status(server: Server, con: Any) -> str:

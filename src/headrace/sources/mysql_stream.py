@@ -3,93 +3,49 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
-from ..core import Batch, Position
-from ..errors import ConfigError, DataError, Gap
+from ..core import Batch
+from ..errors import ConfigError, DataError, Gap, SystemFault
 from .binlog import DELETE, MAGIC, TRUNCATED, UPDATE, WRITE, write
+from .binlog_payload import flat
 from .binlog_stream import (
     ANONYMOUS,
     FORMAT,
     GTID,
     MARIADB_GTID,
-    PAYLOAD,
+    PARTIAL_UPDATE,
     QUERY,
     QUERY_COMPRESSED,
     ROTATE,
     TABLE_MAP,
+    TAGGED_GTID,
+    XA_PREPARE,
     XID,
     Event,
+    begins_branch,
+    branch_of,
     dump,
     gtid_of,
     number,
+    rows_of,
     statement,
     truncated,
+    xa,
 )
 from .binlog_values import table_map
+from .mysql_position import ANEW, At
 from .mysql_server import Column, Server
-from .mysql_snapshot import here
 from .raw import known, spooled
 
 SHOWN = ("uuid", "inet4", "inet6")
 """MariaDB's types that the binlog carries as bytes."""
-
-
-@dataclass
-class At:
-    """The position, as it grows."""
-
-    server: str
-    generation: int
-    file: str
-    pos: int
-    gtid: dict[str, str]
-    """MariaDB: replication domain → the newest transaction of it."""
-    tables: dict[str, dict[str, Any]]
-
-    @property
-    def position(self) -> Position:
-        return {
-            "server": self.server,
-            "generation": self.generation,
-            "file": self.file,
-            "pos": self.pos,
-            "gtid": ",".join(self.gtid.values()),
-            "tables": {name: dict(state) for name, state in self.tables.items()},
-        }
-
-    @classmethod
-    def of(cls, start: Position | None, server: Server, con: Any, *, mariadb: bool) -> At:
-        """Where to go on; on another server than before only if both count transactions alike (GTID)."""
-        identity = "@@server_id" if mariadb else "@@server_uuid"
-        me = str(server.rows(con, f"SELECT {identity}")[0][0])
-        if start is None:
-            place = here(server, con, mariadb=mariadb)
-            return cls(me, 0, place.file, place.position, _domains(place.gtid), {})
-        at = cls(
-            start["server"],
-            start["generation"],
-            start["file"],
-            start["pos"],
-            _domains(start["gtid"]),
-            {name: dict(state) for name, state in start["tables"].items()},
-        )
-        if me == at.server:
-            return at
-        if not at.gtid:
-            raise Gap(
-                f"source {server.name}: this is server {me}; changes were read from server {at.server} up to "
-                f"{at.file}:{at.pos}, a place that only that one knows",
-                hint="go back to that server, or take the tables in anew: `id: <a new name>` in the source",
-            )
-        at.server, at.generation, at.file, at.pos = me, at.generation + 1, "", 0
-        return at
-
-
-def _domains(gtid: str) -> dict[str, str]:
-    return {each.partition("-")[0]: each for each in gtid.split(",") if each}
+PATIENCE = 600
+"""Seconds for which a prepared transaction (XA) may hold back what comes after it."""
+MOST_MAPS = 1000
 
 
 @dataclass
@@ -99,8 +55,29 @@ class _Object:
     form: Mapping[str, Any]
     name: str
     out: BinaryIO
-    committed: int = len(MAGIC)
+    whole: int = len(MAGIC)
     """So many bytes of it are of whole transactions."""
+    committed: int = len(MAGIC)
+    """So many of these may land: they are not behind one that is still in doubt."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """One event of a followed table."""
+
+    table: str
+    described: str
+    kind: int
+    body: bytes
+    event: Event
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """A transaction in two phases (XA) between them."""
+
+    seconds: int
+    changes: list[_Change] = field(default_factory=list)
 
 
 @dataclass
@@ -119,61 +96,131 @@ class Stream:
     full: list[tuple[str, _Object]] = field(default_factory=list)
     maps: dict[int, tuple[str, str]] = field(default_factory=dict)
     """The server's table id → (table, its map as hex), for tables that are followed."""
+    read: dict[bytes, tuple[str, str] | None] = field(default_factory=dict)
+    """Table maps that came before, and what they were."""
     size: int = 0
     charsets: dict[str, str] = field(default_factory=dict)
+    gtid: str = ""
+    seconds: int = 0
+    """Of the transaction that is being read."""
+    inside: bool = False
+    """A transaction has begun and not ended."""
+    branch: _Prepared | None = None
+    """What is being read is the first phase of one in two phases."""
+    prepared: dict[str, _Prepared] = field(default_factory=dict)
+    behind: list[str] = field(default_factory=list)
+    """Ids of transactions whose end is not yet the position."""
 
     def drain(self) -> Iterator[Batch]:
         """Everything up to where the binlog ends now."""
         con = self.server.connect()
         at = self.at
-        followed = {placed: table for table, placed in self.placed.items()}
-        gtid, seconds, inside = "", 0, False
         self.charsets = self.server.charsets(con, mariadb=self.mariadb)
         try:
-            start = ",".join(at.gtid.values()) if not at.file else ""
-            for event in dump(con, at.file, at.pos, gtid=start):
-                if event.kind in (MARIADB_GTID, GTID, ANONYMOUS):
-                    gtid, alone = gtid_of(event)
-                    seconds, inside = event.seconds, event.kind == MARIADB_GTID and not alone
-                elif event.kind == PAYLOAD:
-                    raise ConfigError(
-                        f"source {self.server.name}: the binlog has compressed transactions",
-                        hint="SET GLOBAL binlog_transaction_compression = OFF",
-                    )
+            for event in flat(dump(con, at.file, at.pos, gtids=None if at.file else at.gtid)):
+                if event.kind in (MARIADB_GTID, GTID, ANONYMOUS, TAGGED_GTID):
+                    self._begun(event)
                 elif event.kind == TABLE_MAP:
-                    self._described(event, followed)
+                    self._described(event)
                 elif event.kind in WRITE + UPDATE + DELETE:
-                    self._changed(event, gtid, seconds)
+                    self._changed(event)
                 elif event.kind in (QUERY, QUERY_COMPRESSED):
-                    schema, sql = statement(event)
-                    word = sql.strip().upper()
-                    if name := followed.get(truncated(schema, sql) or ("", "")):
-                        self._truncated(event, name, gtid, seconds)
-                    if word == "BEGIN":
-                        inside = True
-                    elif not inside or word in ("COMMIT", "ROLLBACK"):
-                        yield from self._committed(event, gtid)
-                        inside = False
+                    yield from self._said(event)
                 elif event.kind == XID:
-                    yield from self._committed(event, gtid)
-                    inside = False
-                elif event.kind == FORMAT and inside:
+                    yield from self._committed(event)
+                elif event.kind == XA_PREPARE:
+                    yield from self._prepare(event)
+                elif event.kind == PARTIAL_UPDATE:
+                    self._partial(event)
+                elif event.kind == FORMAT and self.inside:
                     self._discard()  # the server crashed while it wrote this transaction
-                    inside = False
-                elif event.kind == ROTATE and at.file and not inside:
+                elif event.kind == ROTATE and at.file and not self.inside and not self.prepared:
                     at.file, at.pos = event.file, event.end
-            if inside:
+            if self.inside:
                 self._discard()
             yield from self._flushed()
+            self._overdue()
         finally:
             con.close()
 
-    def _committed(self, event: Event, gtid: str) -> Iterator[Batch]:
-        self.at.file, self.at.pos = event.file, event.end
-        if gtid and self.mariadb:
-            self.at.gtid |= _domains(gtid)
+    def _begun(self, event: Event) -> None:
+        self.gtid, alone = gtid_of(event)
+        self.seconds, self.inside = event.seconds, event.kind == MARIADB_GTID and not alone
+        if begins_branch(event):
+            self.branch = _Prepared(event.seconds)
+        if event.kind in (ANONYMOUS, TAGGED_GTID):
+            self.at.gtid.forget()
+
+    def _said(self, event: Event) -> Iterator[Batch]:
+        """A statement: it begins or ends a transaction, or is one by itself."""
+        schema, sql = statement(event)
+        word = sql.strip().upper()
+        phase, named = xa(sql)
+        followed = self.followed
+        if name := followed.get(truncated(schema, sql) or ("", "")):
+            self._truncated(event, name)
+        elif lost := rows_of(schema, sql, list(followed)):
+            raise Gap(
+                f"source {self.server.name}: changes of `{lost}` before {event.file}:{event.end} were "
+                "written as a statement, not as rows",
+                hint=f"set `binlog_format = ROW` for every session; {ANEW}",
+            )
+        if word == "BEGIN":
+            self.inside = True
+        elif phase == "START":
+            self.inside, self.branch = True, _Prepared(self.seconds or event.seconds)
+        elif phase in ("COMMIT", "ROLLBACK"):
+            yield from self._resolved(event, phase, named)
+        elif not self.inside or word in ("COMMIT", "ROLLBACK"):
+            yield from self._committed(event)
+
+    def _prepare(self, event: Event) -> Iterator[Batch]:
+        """The end of the first phase, or of both at once."""
+        branch, self.branch = self.branch or _Prepared(event.seconds), None
+        if event.body[0]:
+            for change in branch.changes:
+                self._written(change, (number(event.file), event.start))
+        else:
+            self.prepared[branch_of(event)] = branch
+        yield from self._committed(event)
+
+    def _resolved(self, event: Event, phase: str, named: str) -> Iterator[Batch]:
+        """The second phase: the changes come where they were committed, not where they were prepared."""
+        branch = self.prepared.pop(named, None)
+        if branch is None and phase == "COMMIT":
+            raise Gap(
+                f"source {self.server.name}: the transaction (XA) that was committed at "
+                f"{event.file}:{event.start} had been prepared before reading began",
+                hint=ANEW,
+            )
+        for change in branch.changes if branch and phase == "COMMIT" else ():
+            self._written(change, (number(event.file), event.start))
+        yield from self._committed(event)
+
+    def _overdue(self) -> None:
+        """Raises `SystemFault` where a prepared transaction holds back everything for long."""
+        for named, branch in self.prepared.items():
+            if time.time() - branch.seconds > PATIENCE:
+                raise SystemFault(
+                    f"source {self.server.name}: the transaction (XA) {named} was prepared "
+                    f"{int(time.time() - branch.seconds)} seconds ago; what was committed since has to wait",
+                    hint=f"XA COMMIT {named}, or XA ROLLBACK {named}",
+                )
+
+    def _committed(self, event: Event) -> Iterator[Batch]:
+        self.inside = False
+        if self.gtid:
+            self.behind.append(self.gtid)
         for each in self._objects():
-            each.committed = each.out.tell()
+            each.whole = each.out.tell()
+        if self.prepared:
+            return
+        for gtid in self.behind:
+            self.at.gtid.add(gtid)
+        self.behind.clear()
+        self.at.file, self.at.pos = event.file, event.end
+        for each in self._objects():
+            each.committed = each.whole
         if self.size >= self.batch_bytes:
             yield from self._flushed()
 
@@ -183,12 +230,15 @@ class Stream:
 
     def _discard(self) -> None:
         """Takes back the events of a transaction that did not end: its next reader gets it whole."""
+        self.inside, self.branch = False, None
         for each in self._objects():
-            each.out.seek(each.committed)
+            each.out.seek(each.whole)
             each.out.truncate()
 
     def _flushed(self) -> Iterator[Batch]:
         """What was collected, at the end of the newest transaction."""
+        for each in self._objects():
+            each.out.truncate(each.committed)
         files = [
             known(each.name, spooled(each.out), each.form, table=table)
             for table, each in [*self.full, *self.open.items()]
@@ -197,19 +247,42 @@ class Stream:
         self.full, self.open, self.size = [], {}, 0
         yield Batch(files, self.at.position)
 
-    def _described(self, event: Event, followed: Mapping[tuple[str, str], str]) -> None:
+    @property
+    def followed(self) -> Mapping[tuple[str, str], str]:
+        return {placed: table for table, placed in self.placed.items()}
+
+    def _described(self, event: Event) -> None:
+        """Tables are described anew in every transaction, mostly in the same words."""
+        table = int.from_bytes(event.body[:6], "little")
+        if event.body not in self.read:
+            if len(self.read) >= MOST_MAPS:
+                self.read.clear()
+            self.read[event.body] = self._parsed(event)
+        if found := self.read[event.body]:
+            self.maps[table] = found
+        else:
+            self.maps.pop(table, None)
+
+    def _parsed(self, event: Event) -> tuple[str, str] | None:
         described = table_map(event.body, self.charsets, mariadb=self.mariadb)
-        name = followed.get((described.schema, described.table))
+        name = self.followed.get((described.schema, described.table))
         if name is None:
-            self.maps.pop(described.id, None)
-            return
+            return None
         if not described.named:
             raise ConfigError(
                 f"source {self.server.name}: changes of `{name}` at {event.file}:{event.start} were written "
                 "without the names of the columns",
-                hint="SET GLOBAL binlog_row_metadata = FULL, then take the table in anew with `resnapshot`",
+                hint=f"SET GLOBAL binlog_row_metadata = FULL; {ANEW}",
             )
-        self.maps[described.id] = (name, event.body.hex())
+        return name, event.body.hex()
+
+    def _partial(self, event: Event) -> None:
+        if known_map := self.maps.get(int.from_bytes(event.body[:6], "little")):
+            raise ConfigError(
+                f"source {self.server.name}: an update of `{known_map[0]}` at {event.file}:{event.start} "
+                "tells only the parts of JSON values that changed (`binlog_row_value_options`)",
+                hint=f"SET GLOBAL binlog_row_value_options = ''; {ANEW}",
+            )
 
     def _object(self, table: str, described: str, event: Event) -> _Object:
         """Where events of a table go; a table that has changed gets a new object."""
@@ -240,27 +313,29 @@ class Stream:
         self.open[table] = _Object(form, name, out)
         return self.open[table]
 
-    def _changed(self, event: Event, gtid: str, seconds: int) -> None:
+    def _changed(self, event: Event) -> None:
         known_map = self.maps.get(int.from_bytes(event.body[:6], "little"))
         if known_map is None:
             return
-        table, described = known_map
-        self._written(self._object(table, described, event), event.kind, event.body, event, (gtid, seconds))
+        change = _Change(*known_map, event.kind, event.body, event)
+        if self.branch is not None:
+            self.branch.changes.append(change)
+        else:
+            self._written(change, (number(event.file), event.end))
 
-    def _truncated(self, event: Event, table: str, gtid: str, seconds: int) -> None:
+    def _truncated(self, event: Event, table: str) -> None:
         at = self.open.get(table)
-        if at is None:
-            described = next((text for name, text in self.maps.values() if name == table), None)
-            described = described or _empty_map(self.placed[table], self.found[table])
-            at = self._object(table, described, event)
-        self._written(at, TRUNCATED, b"", event, (gtid, seconds))
+        described = at.form["table_map"] if at else None
+        described = described or next((text for name, text in self.maps.values() if name == table), None)
+        described = described or _empty_map(self.placed[table], self.found[table])
+        change = _Change(table, described, TRUNCATED, b"", event)
+        self._written(change, (number(event.file), event.end))
 
-    def _written(
-        self, to: _Object, kind: int, body: bytes, event: Event, transaction: tuple[str, int]
-    ) -> None:
-        gtid, seconds = transaction
-        write(to.out, kind, body, (number(event.file), event.end), gtid, seconds or event.seconds)
-        self.size += len(body)
+    def _written(self, change: _Change, place: tuple[int, int]) -> None:
+        """`place` in the binlog (file, end) is what orders the change among others."""
+        to = self._object(change.table, change.described, change.event)
+        write(to.out, change.kind, change.body, place, self.gtid, self.seconds or change.event.seconds)
+        self.size += len(change.body)
 
 
 def _empty_map(placed: tuple[str, str], columns: Sequence[Column]) -> str:

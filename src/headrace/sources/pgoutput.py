@@ -19,11 +19,11 @@ from .arrow_texts import (
     chosen,
     digits,
     fixed,
-    gather,
     hexadecimal,
     np,
     numbers,
     padded,
+    same,
     texts,
 )
 from .pgoutput_file import Block, read_blocks
@@ -196,13 +196,11 @@ def _moved(
     moved = np.full(len(older), not relation.keys)
     for column in relation.keys:
         was, now = old.kind[column, older], new.kind[column, newer]
-        size, other = old.length[column, older], new.length[column, newer]
-        moved |= ((was != now) | (size != other)) & (now != UNCHANGED)
-        same = np.flatnonzero(~moved & (now == SENT))
-        offsets, left = gather(buffer, old.start[column, older[same]], size[same])
-        _, right = gather(buffer, new.start[column, newer[same]], size[same])
-        differing = np.concatenate(([0], np.cumsum(left != right)))[offsets]
-        moved[same] = differing[1:] > differing[:-1]
+        moved |= (was != now) & (now != UNCHANGED)
+        alike = np.flatnonzero(~moved & (now == SENT))
+        was_at, now_at = older[alike], newer[alike]
+        one = (old.start[column, was_at], old.length[column, was_at])
+        moved[alike] = ~same(buffer, one, (new.start[column, now_at], new.length[column, now_at]))
     return moved
 
 
