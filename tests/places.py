@@ -54,10 +54,21 @@ def s3() -> Iterator[Store]:
 
 
 @contextmanager
-def _client(endpoint: str) -> Iterator[Any]:
+def queue_of(store: Store, hidden: int) -> Iterator[tuple[Any, str, str]]:
+    """A client of SQS, and the URL and the name of a queue whose taken messages stay hidden for so long."""
+    with _client(store.endpoint, "sqs") as client:
+        made = client.create_queue(QueueName="bell", Attributes={"VisibilityTimeout": str(hidden)})
+        url = made["QueueUrl"]
+        names = client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+        yield client, url, names["Attributes"]["QueueArn"]
+        client.delete_queue(QueueUrl=url)
+
+
+@contextmanager
+def _client(endpoint: str, service: str = "s3") -> Iterator[Any]:
     session = pytest.importorskip("botocore.session")
     client = session.get_session().create_client(
-        "s3",
+        service,
         region_name="us-east-1",
         endpoint_url=endpoint,
         aws_access_key_id="AKIAEXAMPLE",

@@ -144,6 +144,35 @@ def test_compressions(chunk: int) -> None:
         assert found == wanted
 
 
+def test_zstd_in_all_its_ways(tmp_path: Path) -> None:
+    """Also by what reads it later: every way that lands gives the same bytes there."""
+    zstandard = pytest.importorskip("zstandard")
+    from headrace.engines.duckdb.raw import open_plain
+
+    plain = TABLE.encode()
+    skipped = b"\x5f\x2a\x4d\x18\x04\0\0\0abcd"
+    bare = zstandard.ZstdCompressor(write_content_size=False, write_checksum=True).compressobj()
+    for packed in (
+        skipped + zstandard.compress(plain),
+        zstandard.compress(plain) + skipped,
+        zstandard.compress(plain[:999]) + skipped + zstandard.compress(b"") + zstandard.compress(plain[999:]),
+        bare.compress(plain) + bare.flush(),
+    ):
+        found = look(packed, "a.csv.zst", chunk=61)
+        assert (found["compression"], found["rows"]) == ("zstd", 300)
+        (tmp_path / "a").write_bytes(packed)
+        with open_plain(tmp_path / "a", "zstd") as stream:
+            assert stream.read() == plain
+    wide = zstandard.ZstdCompressionParameters(window_log=30, write_content_size=False)
+    long = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+    with pytest.raises(Refused, match="window is over 128 MB"):
+        look(long.compress(plain) + long.flush(), "a.csv.zst")
+    samples = [f"{n},name {n}\n".encode() * 20 for n in range(2000)]
+    words = zstandard.train_dictionary(2000, samples)
+    with pytest.raises(Refused, match="needs a dictionary"):
+        look(zstandard.ZstdCompressor(dict_data=words).compress(plain), "a.csv.zst")
+
+
 def test_stored_zip_members_and_streamed_ones() -> None:
     class Unseekable(io.BytesIO):
         def seekable(self) -> bool:
@@ -428,6 +457,33 @@ def test_excel() -> None:
         look(data[:-30], "a.xlsx")
     with pytest.raises(Refused, match="Excel"):
         look(b"\xd0\xcf\x11\xe0 an old workbook", "a.xlsx")
+
+
+@pytest.mark.parametrize("chunk", [7, 1 << 20])
+@pytest.mark.parametrize(
+    ("cells", "fits"),
+    [
+        ('<row r="2"><c r="A2"><v>1</v></c><c r="B2" s="3"/></row>', True),
+        ('<row r="1048576"><c r="XFD1048576" s="1"/></row>', True),  # a format alone takes no room
+        ('<row r="1048576"><c r="XFD1048576"><v>1</v></c></row>', False),
+        ('<row><c a=">" r="XFD1048576"><v>1</v></c></row>', False),
+        ("<x:row r='1048576'><x:c><v>1</v></x:c></x:row>" + "<c><v>1</v></c>" * 300, False),
+        ('<row r="900000"><c r="A900000"><v>1</v></c></row>', True),
+    ],
+)
+def test_a_sheet_that_would_fill_the_memory_is_refused(cells: str, fits: bool, chunk: int) -> None:
+    """Readers of workbooks take room for all cells up to the last one: 512 GB for a file of 1.5 KB."""
+    sheet = f'<worksheet><sheetData><row r="1"><c r="A1"><v>7</v></c></row>{cells}</sheetData></worksheet>'
+    data = zipped(
+        ("[Content_Types].xml", "<Types/>"),
+        ("xl/workbook.xml", '<workbook><sheets><sheet name="S"/></sheets></workbook>'),
+        ("xl/worksheets/sheet1.xml", sheet),
+    )
+    if fits:
+        assert look(data, "a.xlsx", chunk=chunk)["compression"] is None
+    else:
+        with pytest.raises(Refused, match="reaches to row"):
+            look(data, "a.xlsx", chunk=chunk)
 
 
 def test_overrides() -> None:

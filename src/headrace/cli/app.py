@@ -71,7 +71,9 @@ def options(
 @app.command()
 def init(
     name: Annotated[str | None, typer.Argument(help="Folder to make; default: the file's name.")] = None,
-    source: Annotated[Path | None, typer.Option("--from", help="Propose a contract from this file.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="Propose a contract from this file, or URL of an API.")
+    ] = None,
 ) -> None:
     """Make a project that runs at once.
 

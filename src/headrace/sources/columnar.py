@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import Refused
@@ -12,6 +13,12 @@ from .how import Found
 
 _FOOTER = 1 << 20
 _AGAIN = "ask the sender for a new copy"
+_BEGUN = re.compile(rb"<(?:\w+:)?(?:row|c)\s")
+_TAGS = re.compile(rb"""<(?:\w+:)?(row|c)((?:\s(?:[^>"']|"[^"]*"|'[^']*')*)?)>""")
+_AT = re.compile(rb"""\sr=["']([A-Z]*)(\d+)["']""")
+_MOST_CELLS = 20_000_000
+_SPARSE = 20
+"""A sheet that reaches further than `_MOST_CELLS` must be filled by one cell in so many."""
 
 
 class ParquetScan:
@@ -267,19 +274,72 @@ def _avro_names(schema: bytes) -> list[str] | None:
 
 
 class ExcelScan:
-    """Sheet names of a workbook, from the members of its zip archive."""
+    """Sheet names of a workbook, from its members; refuses a workbook that would fill the memory."""
 
     def __init__(self) -> None:
         self.book = b""
+        self.sheets: dict[str, _Extent] = {}
 
     def member(self, name: str, data: bytes) -> None:
         if name == "xl/workbook.xml" and len(self.book) < _FOOTER:
             self.book += data
+        elif name.startswith("xl/worksheets/") and name.endswith(".xml"):
+            self.sheets.setdefault(name, _Extent()).feed(data)
 
     def finish(self) -> Found:
+        for extent in self.sheets.values():
+            extent.check()
         tags = re.findall(rb"<(?:\w+:)?sheet\b[^>]*?\bname=\"([^\"]*)\"", self.book)
         names = [_unescape(tag.decode("utf-8", "replace")) for tag in tags]
         return Found({"type": "xlsx", "sheets": names, "rows": None}, None, not names)
+
+
+@dataclass
+class _Extent:
+    """How far a sheet reaches: what reads it holds all cells up to the last one, be they filled or not."""
+
+    rest: bytes = b""
+    row: int = 0
+    column: int = 0
+    rows: int = 0
+    columns: int = 0
+    filled: int = 0
+
+    def feed(self, data: bytes) -> None:
+        data, end = self.rest + data, 0
+        for tag in _TAGS.finditer(data):
+            end = tag.end()
+            name, inner = tag.groups()
+            at = _AT.search(inner)
+            if name == b"row":
+                self.row, self.column = int(at[2]) if at else self.row + 1, 0
+            elif not inner.endswith(b"/"):  # else it is a format without a value
+                self.column = _number_of(at[1]) if at and at[1] else self.column + 1
+                self.row = int(at[2]) if at else self.row
+                self.filled += 1
+                self.rows, self.columns = max(self.rows, self.row), max(self.columns, self.column)
+        self.rest = data[max(end, len(data) - _FOOTER) :]
+        if _BEGUN.search(data, end, len(data) - len(self.rest)):
+            raise Refused("a sheet of the workbook is damaged", hint=_AGAIN)
+
+    def check(self) -> None:
+        area = self.rows * self.columns
+        if area > _MOST_CELLS and area > _SPARSE * self.filled:
+            raise Refused(
+                f"a sheet of {self.filled:,} cells reaches to row {self.rows:,} and column {self.columns:,}",
+                hint="delete what stands far away from the table (Ctrl+End leads there), or save it as CSV",
+            )
+
+
+def _number_of(letters: bytes) -> int:
+    """
+    >>> _number_of(b"A"), _number_of(b"Z"), _number_of(b"AA"), _number_of(b"XFD")
+    (1, 26, 27, 16384)
+    """
+    number = 0
+    for letter in letters:
+        number = number * 26 + letter - 64
+    return number
 
 
 def _unescape(text: str) -> str:

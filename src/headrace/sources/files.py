@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,15 +22,16 @@ from pydantic import (
 
 from ..core import Batch, Position, RawFile, Reading
 from ..errors import ConfigError, Refused, TransientError
+from .events import Taken, Watch
+from .events import batches as told_batches
 from .how import Envelope, How, Kind, OrRefuse
-from .inspect import FileInspector, Past, has_rows
-from .listing import LAKE, Entry, Place, base_of, listed, opened, verify
+from .listing import LAKE, Entry, Place, base_of, listed
+from .pickup import Judge, is_text, modified, note, raw, sha256
 from .remote import Access, Opening, is_remote, parse
 from .remote import opened as place_of
 from .rising import Limits, batches
 
 IGNORED = (".*", "*.tmp", "*.part", "*.partial", "*.crdownload", "~$*", "*.swp", "*.filepart", "*~")
-_BLOCK = 1 << 20
 OPEN = "give it the right to read there, or leave the folder out: name it under `ignore`, or narrow `path`"
 
 
@@ -86,7 +85,10 @@ class Files(BaseModel):
     batch_bytes: int = Field(1_000_000_000, ge=1)
     order: Literal["name", "mtime"] = "name"
     relist: float = Field(0.0, ge=0)
-    """Hours between two full listings of a store, where names rise; in between only later names are seen."""
+    """Hours between two full listings of a store, where names rise; in between only later names are seen.
+    With `events`, 24 if it is not said."""
+    events: str | None = None
+    """The URL of the SQS queue that a bucket tells of its new objects; between full listings it is asked."""
     _places: dict[str, Place] = PrivateAttr(default_factory=dict)
 
     @field_validator("path")
@@ -103,6 +105,16 @@ class Files(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Files:
+        if self.events is not None:
+            if not self.events.startswith(("https://", "http://")):
+                raise ValueError(
+                    "`events` is the URL of a queue: https://sqs.<region>.amazonaws.com/<account>/<name>"
+                )
+            if len(self.path) > 1 or not self.path[0].startswith("s3://"):
+                raise ValueError("`events` goes with one path in a bucket, such as s3://bucket/in/*.csv")
+            if self.vanished != "ignore" or self.order != "name" or self.settle:
+                raise ValueError("`events` tells what is new: leave out `vanished`, `order` and `settle`")
+            return self
         if self.relist and (len(self.path) > 1 or not self.path[0].startswith("s3://")):
             raise ValueError("`relist` goes with one path in an object store, such as s3://bucket/in/*.csv")
         if self.relist and (self.vanished != "ignore" or self.order != "name"):
@@ -145,15 +157,17 @@ class Files(BaseModel):
         if stream != self.name:
             raise ConfigError(f"source {self.name} has no stream {stream}", hint=f"its stream is {self.name}")
         offered: dict[str, object] = {}
-        how, judge = self._how(), _Judge(ctx)
+        how, judge, taken = self._how(), Judge(ctx), Taken()
         with ExitStack() as held:
             held.callback(self._close)
             while True:
                 idle = True
-                for group, end in self._batches(start, ctx, offered):
+                told = self._told(start, ctx, taken) if self.events else self._batches(start, ctx, offered)
+                for group, end in told:
                     idle = False
                     offered.update((entry.name, entry.signature) for entry in group)
-                    yield Batch([_raw(entry, how, judge) for entry in group], end)
+                    files = [raw(entry, how, judge) for entry in group]
+                    yield Batch([taken.watch(file) for file in files] if self.events else files, end)
                     start = end
                 if not ctx.follow:
                     return
@@ -162,10 +176,10 @@ class Files(BaseModel):
 
     def listing(self, ctx: Reading) -> list[RawFile]:
         """What `read` would offer now; of files that are new or may have changed nothing is read."""
-        judge = _Judge(ctx)
+        judge = Judge(ctx)
         with ExitStack() as held:
             held.callback(self._close)
-            return [_raw(entry, self._how(), judge) for entry in self._news(ctx)]
+            return [raw(entry, self._how(), judge) for entry in self._news(ctx)]
 
     @property
     def remote(self) -> bool:
@@ -190,6 +204,31 @@ class Files(BaseModel):
         end: Position = dict(start) if start else {"files": "ledger"}
         yield from ((group, end) for group in self._groups(filter(fresh, self._news(ctx))))
 
+    def _told(
+        self, start: Position | None, ctx: Reading, taken: Taken
+    ) -> Iterator[tuple[list[Entry], Position]]:
+        from . import remote_s3, remote_sqs  # their library is an extra
+
+        at, path = parse(self.path[0])
+        opening = Opening(at, self.access, self.ignore, self.root)
+        with (
+            closing(remote_s3.place(opening)) as place,
+            closing(remote_sqs.Queue(opening, str(self.events))) as queue,
+        ):
+            watch = Watch(
+                queue=queue,
+                bucket=at.host,
+                chosen=place.chosen(path),
+                name=place.name,
+                now=place.now,
+                seen=ctx.seen,
+                wanted=lambda entry: self._wanted(entry, ctx),
+                tell=lambda kind, name, message: note(ctx, kind, name, message),
+                taken=taken,
+            )
+            limits = (self.batch, self.batch_bytes, self.relist)
+            yield from told_batches(watch, lambda: self._groups(self._news(ctx)), start, limits)
+
     def _news(self, ctx: Reading) -> Iterator[Entry]:
         """Listed files that are not known to be unchanged, in their order."""
         closed: list[str] = []
@@ -210,7 +249,7 @@ class Files(BaseModel):
                 near.update((entry.name, entry) for entry in self._here(pattern, closed, ctx))
         far = [self._elsewhere(pattern, closed, ctx) for pattern in self.path if is_remote(pattern)]
         if self.order == "mtime":
-            return sorted([*near.values(), *chain(*far)], key=lambda entry: (_modified(entry), entry.name))
+            return sorted([*near.values(), *chain(*far)], key=lambda entry: (modified(entry), entry.name))
         here = sorted(near.values(), key=lambda entry: entry.name)
         return heapq.merge(here, *far, key=lambda entry: entry.name) if far else here
 
@@ -218,7 +257,7 @@ class Files(BaseModel):
         def refuse(folder: str) -> None:
             if folder not in closed:
                 closed.append(folder)
-                _note(ctx, "refused", folder, f"{folder} may not be read by this user\nhint: {OPEN}")
+                note(ctx, "refused", folder, f"{folder} may not be read by this user\nhint: {OPEN}")
 
         links = self.follow_links
         try:
@@ -230,7 +269,7 @@ class Files(BaseModel):
             said = f"source {self.name}: {path} may not be read by this user"
             raise ConfigError(said, hint=OPEN) from error
         if not found and not ctx.names():
-            _note(ctx, "ignored", pattern, f"{self.name}: `{pattern}` matches no file")
+            note(ctx, "ignored", pattern, f"{self.name}: `{pattern}` matches no file")
         return found
 
     def _elsewhere(self, pattern: str, closed: list[str], ctx: Reading, after: str = "") -> Iterator[Entry]:
@@ -244,12 +283,12 @@ class Files(BaseModel):
                 none = False
                 if entry.unfit:
                     closed.append(entry.name)
-                    _note(ctx, "refused", entry.name, f"{entry.name} {entry.unfit}")
+                    note(ctx, "refused", entry.name, f"{entry.name} {entry.unfit}")
                 yield entry
         except FileNotFoundError:
             raise self._missing(at.base + path, pattern, ctx) from None
         if none and not after and not ctx.names():
-            _note(ctx, "ignored", pattern, f"{self.name}: `{pattern}` matches no file")
+            note(ctx, "ignored", pattern, f"{self.name}: `{pattern}` matches no file")
 
     def _close(self) -> None:
         while self._places:
@@ -270,7 +309,7 @@ class Files(BaseModel):
         hidden = tuple(f"{folder}/" for folder in closed)
         gone = sorted(name for name in ctx.names() if name not in present and not name.startswith(hidden))
         for name in gone:
-            _note(ctx, "vanished", name, f"{name} has landed and is no longer there")
+            note(ctx, "vanished", name, f"{name} has landed and is no longer there")
         if gone and self.vanished == "refuse":
             raise Refused(
                 f"source {self.name}: {len(gone)} landed files are gone, such as {gone[0]}",
@@ -278,13 +317,13 @@ class Files(BaseModel):
             )
 
     def _wanted(self, entry: Entry, ctx: Reading) -> bool:
-        if not _is_text(entry.name):
+        if not is_text(entry.name):
             shown = entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
             hint = "hint: rename the file: records and tables hold text only"
-            _note(ctx, "refused", shown, f"{shown} is no UTF-8 name\n{hint}")
+            note(ctx, "refused", shown, f"{shown} is no UTF-8 name\n{hint}")
             return False
         if entry.escapes and not self.follow_links:
-            _note(ctx, "refused", entry.name, f"{entry.name} is a link that leads out of its folder")
+            note(ctx, "refused", entry.name, f"{entry.name} is a link that leads out of its folder")
             return False
         if entry.unfit:
             return False
@@ -295,15 +334,15 @@ class Files(BaseModel):
         if settle is None:
             settle = entry.place.settle if entry.place else 0.0
         if settle and time.time() - entry.changed_at < settle:
-            _note(ctx, "unstable", entry.name, f"{entry.name} changed less than {settle:g} s ago")
+            note(ctx, "unstable", entry.name, f"{entry.name} changed less than {settle:g} s ago")
             return False
         if before is None or self.changed == "version":
             # The lander hashes what it copies, drops equal content, and remembers the new signature.
             return True
-        if entry.size == before.bytes and _sha256(entry) == before.sha256:
+        if entry.size == before.bytes and sha256(entry) == before.sha256:
             return True
         if self.changed == "refuse":
-            _note(
+            note(
                 ctx,
                 "refused",
                 entry.name,
@@ -312,7 +351,7 @@ class Files(BaseModel):
             )
         else:
             message = f"{self.name}: {entry.name} has landed with other content; it is left alone"
-            _note(ctx, "ignored", entry.name, message)
+            note(ctx, "ignored", entry.name, message)
         return False
 
     def _groups(self, entries: Iterable[Entry]) -> Iterator[list[Entry]]:
@@ -342,59 +381,3 @@ class Files(BaseModel):
             min_ratio=self.min_ratio,
             envelope=self.envelope,
         )
-
-
-@dataclass(slots=True)
-class _Judge:
-    """Whether this stream's files usually have rows: any that has landed, or that this read has seen."""
-
-    ctx: Reading
-    usual: bool | None = None
-
-    def rows_usual(self) -> bool:
-        if self.usual is None:
-            landed = (self.ctx.seen(name) for name in self.ctx.names())
-            self.usual = any(item is not None and has_rows(item) for item in landed)
-        return self.usual
-
-    def saw_rows(self) -> None:
-        self.usual = True
-
-
-def _raw(entry: Entry, how: How, judge: _Judge) -> RawFile:
-    past = Past(judge.ctx.seen(entry.name), judge.rows_usual, judge.saw_rows)
-    return RawFile(
-        name=entry.name,
-        size=entry.size,
-        open=lambda: opened(entry),
-        verify=lambda: verify(entry),
-        inspector=lambda: FileInspector(entry.name, how, past),
-        signature=entry.signature,
-    )
-
-
-def _modified(entry: Entry) -> int:
-    return int(entry.signature.get("mtime_ns", entry.changed_at * 1e9))
-
-
-def _is_text(name: str) -> bool:
-    """False for a name whose bytes are no UTF-8: Python carries those as lone surrogates."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _note(ctx: Reading, kind: str, name: str, message: str) -> None:
-    note: Callable[[str, str, str], None] | None = getattr(ctx, "note", None)
-    if note is not None:
-        note(kind, name, message)
-
-
-def _sha256(entry: Entry) -> str:
-    digest = hashlib.sha256()
-    with opened(entry) as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -184,7 +184,8 @@ class FileInspector:
         return {"type": "empty", "compression": self._compression, "lines": 0, "rows": 0}
 
     def _judged(self, found: Found) -> Mapping[str, Any]:
-        facts = {**found.format, "compression": self._compression}
+        # A workbook is a zip archive, and is read as one: nothing is to be unpacked before.
+        facts = {**found.format, "compression": None if found.format["type"] == "xlsx" else self._compression}
         if self.how.envelope and facts["type"] != "jsonl":
             hint = f"`envelope: {self.how.envelope}` is for files of JSON lines, one change in each"
             raise Refused("it is not JSON lines", hint=hint)

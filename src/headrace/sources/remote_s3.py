@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -52,56 +53,83 @@ class S3:
     def entries(self, pattern: str, after: str = "") -> Iterator[Entry]:
         pattern = pattern.removeprefix("/")
         if not MAGIC.search(pattern) and pattern and not pattern.endswith("/"):
-            if (found := self._head(pattern)) is not None:
+            with self._told():
+                found = self._head(pattern)
+            if found is not None:
                 yield found
                 return
             pattern += "/"
         if not MAGIC.search(pattern):
             pattern += "**"
-        start = MAGIC.search(pattern)
-        prefix = pattern[: start.start()] if start else pattern
-        matches = re.compile(expression(pattern.split("/")), re.DOTALL).fullmatch
-        folder = len(prefix) - len(prefix.rpartition("/")[2])
+        prefix, chosen = self._meant(pattern)
         request = {"Bucket": self.opening.at.host, "Prefix": prefix}
         if after:
             request["StartAfter"] = after
         with self._told():
             for page in self.client.get_paginator("list_objects_v2").paginate(**request):
                 for item in page.get("Contents", ()):
-                    key = item["Key"]
-                    if key.endswith("/") or not matches(key):
-                        continue
-                    entry = self._entry(key, item["Size"], item["ETag"], item["LastModified"])
-                    if entry.unfit or not self._ignored(key[folder:]):
-                        yield entry
+                    if chosen(item["Key"]):
+                        yield self._entry(item["Key"], item["Size"], item["ETag"], item["LastModified"])
+
+    def chosen(self, pattern: str) -> Callable[[str], bool]:
+        """Whether an object of this key is among those that `pattern` means."""
+        pattern = pattern.removeprefix("/")
+        if MAGIC.search(pattern):
+            return self._meant(pattern)[1]
+        below = self._meant(f"{pattern}/**" if pattern and not pattern.endswith("/") else f"{pattern}**")[1]
+        return lambda key: key == pattern or below(key)
+
+    def name(self, key: str) -> str:
+        return f"{self.opening.at.base}/{key}"
+
+    def now(self, key: str) -> Entry | None:
+        """The object as it is; None if it is not there. Raises `Refused` if it may not be looked at."""
+        with self._told():
+            try:
+                return self._head(key)
+            except ClientError as error:
+                if _status(error) in (400, 403):
+                    raise Refused(f"{self.name(key)} may not be read ({_code(error)})", hint=_GRANT) from None
+                raise
+
+    def _meant(self, pattern: str) -> tuple[str, Callable[[str], bool]]:
+        """What keys of `pattern` begin with, and whether one is meant: unfit ones are, to be told of."""
+        start = MAGIC.search(pattern)
+        prefix = pattern[: start.start()] if start else pattern
+        matches = re.compile(expression(pattern.split("/")), re.DOTALL).fullmatch
+        folder = len(prefix) - len(prefix.rpartition("/")[2])
+
+        def chosen(key: str) -> bool:
+            if key.endswith("/") or not matches(key):
+                return False
+            return bool(_unfit(key)) or not self._ignored(key[folder:])
+
+        return prefix, chosen
 
     def _ignored(self, relative: str) -> bool:
         parts = relative.split("/")
         return any(fnmatchcase(part, hidden) for part in parts for hidden in self.opening.ignore)
 
     def _head(self, key: str) -> Entry | None:
-        with self._told():
-            try:
-                head = self.client.head_object(Bucket=self.opening.at.host, Key=key)
-            except ClientError as error:
-                if _status(error) == 404:
-                    return None
-                raise
+        try:
+            head = self.client.head_object(Bucket=self.opening.at.host, Key=key)
+        except ClientError as error:
+            if _status(error) == 404:
+                return None
+            raise
         return self._entry(key, head["ContentLength"], head["ETag"], head["LastModified"])
 
     def _entry(self, key: str, size: int, etag: str, modified: Any) -> Entry:
-        parts = key.split("/")
-        unfit = "has a name that would leave its folder" if {".", ".."} & set(parts) else ""
-        if any(ord(letter) < 32 or ord(letter) == 127 for letter in key):
-            unfit = "has control characters in its name"
+        # Some stores list fractions of a second that they do not tell of the single object.
+        time = modified.replace(microsecond=0).isoformat()
         return Entry(
-            name=f"{self.opening.at.base}/{key}",
+            name=self.name(key),
             path=Path(),
             size=size,
-            signature={"size": size, "etag": etag, "modified": modified.isoformat()},
+            signature={"size": size, "etag": etag, "modified": time},
             changed_at=modified.timestamp(),
             key=key,
-            unfit=unfit,
+            unfit=_unfit(key),
             place=self,
         )
 
@@ -162,6 +190,18 @@ class S3:
             ) from error
 
 
+@cache
+def _models() -> Any:
+    return botocore.session.get_session().get_component("data_loader")
+
+
+def session() -> Any:
+    """A session of its own, which shares with all others only what the library reads of its services."""
+    made = botocore.session.get_session()
+    made.register_component("data_loader", _models())
+    return made
+
+
 def place(opening: Opening) -> S3:
     if opening.at.port or opening.at.user:
         raise ConfigError(
@@ -183,10 +223,10 @@ def _connected(opening: Opening) -> Any:
         # Hashes of parts are no hash of a range; the whole is checked by its length and its version.
         response_checksum_validation="when_required",
     )
-    session = botocore.session.get_session()
-    return session.create_client(
+    found = session()
+    return found.create_client(
         "s3",
-        region_name=access.region or (None if session.get_config_variable("region") else "us-east-1"),
+        region_name=access.region or (None if found.get_config_variable("region") else "us-east-1"),
         endpoint_url=access.endpoint,
         aws_access_key_id=access.access_key_id,
         aws_secret_access_key=access.secret_access_key,
@@ -205,6 +245,12 @@ def _of(error: ClientError, where: str) -> ConfigError | Unreachable:
     if status in (400, 401, 403):
         return ConfigError(f"{where}: access is denied ({code})", hint=f"check the credentials; {_GRANT}")
     return Unreachable(f"{where} answers {status} {code}", hint="it is tried again")
+
+
+def _unfit(key: str) -> str:
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in key):
+        return "has control characters in its name"
+    return "has a name that would leave its folder" if {".", ".."} & set(key.split("/")) else ""
 
 
 def _status(error: ClientError) -> int:

@@ -29,8 +29,8 @@ def packed(head: bytes) -> str | None:
     """The compression that a file's first bytes announce; refuses those that we cannot read."""
     if head.startswith(b"\x1f\x8b"):
         return "gzip"
-    if head.startswith(b"\x28\xb5\x2f\xfd"):
-        return "zstd"
+    if head.startswith(b"\x28\xb5\x2f\xfd") or (head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5):
+        return "zstd"  # the second begins a frame to skip, as pzstd writes
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
     for magic, name in ((b"BZh", "bzip2"), (b"\xfd7zXZ", "xz"), (b"7z\xbc\xaf", "7-Zip"), (b"Rar!", "RAR")):
@@ -115,13 +115,24 @@ class _Zstd:
                 try:
                     plain = self.inner.decompress(piece)
                 except self.error as error:
-                    raise Refused(f"its zstd data is corrupt: {error}", hint=_AGAIN) from None
+                    raise _of_zstd(str(error)) from None
                 piece = self.inner.unused_data if self.inner.eof else b""
                 if plain:
                     yield "", self.meter.count(plain)
 
     def finish(self) -> str | None:
         return None if self.inner.eof else "its zstd data is cut off"
+
+
+def _of_zstd(error: str) -> Refused:
+    if "too much memory" in error:
+        return Refused(
+            "its zstd window is over 128 MB, and as much memory would be needed",
+            hint="repack it without `--ultra` and `--long`, or with `--long=27`",
+        )
+    if "ictionary" in error:
+        return Refused("its zstd data needs a dictionary", hint="repack it without one")
+    return Refused(f"its zstd data is corrupt: {error}", hint=_AGAIN)
 
 
 class _Zip:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from .infer import Proposal
 from .words import column_name
@@ -20,21 +22,24 @@ def project_name(text: str) -> str:
     return re.sub(r"_+", "_", column_name(text))
 
 
-def project_files(name: str, source_path: str, proposal: Proposal) -> dict[str, str]:
+def project_files(
+    name: str, source_path: str, proposal: Proposal, settings: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """Path in the project → content: pipeline.yml, contracts/<table>.yml, README.md, .gitignore.
 
-    `source_path` is a path or glob relative to the project's folder.
+    `source_path` is a path or glob relative to the project's folder; `settings` those of a source of another
+    type than files, which then reads it.
     """
     table = project_name(name)
     return {
-        "pipeline.yml": _pipeline(table, source_path, proposal),
+        "pipeline.yml": _pipeline(table, settings or {"type": "files", "path": source_path}, proposal),
         f"contracts/{table}.yml": proposal.contract_yaml,
         "README.md": _readme(table, source_path, proposal),
         ".gitignore": _IGNORED,
     }
 
 
-def _pipeline(table: str, source_path: str, proposal: Proposal) -> str:
+def _pipeline(table: str, settings: Mapping[str, Any], proposal: Proposal) -> str:
     every = proposal.keys == ["*"]
     keys = '"*"' if every else f"[{', '.join(proposal.keys)}]"
     why = "no column identifies a row: exact duplicates collapse" if every else "columns that identify a row"
@@ -43,19 +48,23 @@ def _pipeline(table: str, source_path: str, proposal: Proposal) -> str:
         if proposal.latest_by
         else ""
     )
+    source = f"{table}_{settings['type']}"
+    plain = {key: value if key == "type" else _written(value) for key, value in settings.items()}
     return (
         f"name: {table}\n"
         "sources:\n"
-        f"  {table}_files:\n"
-        "    type: files\n"
-        f"    path: {json.dumps(source_path, ensure_ascii=False)}\n"
-        "tables:\n"
+        f"  {source}:\n" + "".join(f"    {key}: {value}\n" for key, value in plain.items()) + "tables:\n"
         f"  {table}:\n"
-        f"    from: {table}_files\n"
+        f"    from: {source}\n"
         f"    contract: contracts/{table}.yml\n"
         f"    keys: {keys}  # {why}\n"
         f"{latest}"
     )
+
+
+def _written(value: Any) -> str:
+    """JSON, which is YAML as well, in which nothing is a reference."""
+    return json.dumps(value, ensure_ascii=False).replace("${", "$${")
 
 
 def _readme(table: str, source_path: str, proposal: Proposal) -> str:

@@ -140,7 +140,8 @@ def xlsx_records(file: StagedFile) -> tuple[list[str], Iterator[Record]]:
         ) from error
 
     def sheet() -> Any:
-        with closing(open_plain(file.path, file.form.get("compression"))) as stream:
+        outer = file.form.get("compression")  # earlier releases noted the workbook's own
+        with closing(open_plain(file.path, None if outer == "zip" else outer)) as stream:
             book = python_calamine.CalamineWorkbook.from_filelike(stream)
             return book.get_sheet_by_index(0).to_python(skip_empty_area=False)
 
