@@ -39,14 +39,18 @@ format: $(VENV)/.dev ## Put the code into the house's format
 	$(VENV)/bin/ruff format .
 
 bench: $(VENV)/.dev .venv-bench/.ready ## Measure against peers in one run (ROWS=5000000; RETAIL=… a file of online_retail)
-	$(PY) bench/compare.py dirty --rows $(ROWS) --peers .venv-bench/bin/python
+	$(PY) bench/compare.py dirty --rows $(ROWS) --peers .venv-bench/bin/python --jars .venv-bench/jars
 	$(PY) bench/postgres.py --rows $(ROWS) --peers .venv-bench/bin/python
 	$(PY) bench/cdc.py --changes $(ROWS)
 	@test -z "$(RETAIL)" || $(PY) bench/compare.py retail --input "$(RETAIL)" --peers .venv-bench/bin/python
 
-.venv-bench/.ready: bench/requirements.txt
+.venv-bench/.ready: bench/requirements.txt bench/pom.xml
 	@$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet -r bench/requirements.txt
+	@mkdir -p .venv-bench/jars
+	@command -v mvn >/dev/null || echo "no Maven: PySpark will write Parquet instead of Delta"
+	! command -v mvn >/dev/null || mvn --quiet --batch-mode -f bench/pom.xml dependency:copy-dependencies \
+	  -DoutputDirectory="$(CURDIR)/.venv-bench/jars"
 	@touch $@
 
 docs: $(VENV)/.dev ## Write the JSON Schemas anew and run every example of the documentation

@@ -6,7 +6,8 @@
 
 Contenders take turns (A B C, A B C …), so that a drift of the machine's speed falls on all; the table shows
 medians. On a machine that others use, too, the ratio of CPU seconds says more than that of wall time.
-`--peers` names a Python that has dlt, pandas, polars and pyspark (bench/requirements.txt).
+`--peers` names a Python that has dlt, pandas, polars and pyspark (bench/requirements.txt), `--jars` a folder
+with Delta for Spark (bench/pom.xml): without it PySpark writes plain Parquet.
 """
 
 from __future__ import annotations
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--peers", help="a Python with the peers installed")
+    parser.add_argument("--jars", type=Path, help="a folder with the jars of Delta for Spark")
     parser.add_argument("--only", nargs="*", help="names of contenders beside the limit")
     asked = parser.parse_args()
     ours, peers = sys.executable, asked.peers
@@ -154,7 +156,10 @@ def main() -> None:
         contenders.append(Contender("headrace", run, HERE / "dirty"))
         if peers:
             for name in ("polars", "pandas", "spark"):
-                contenders.append(Contender(name, [peers, f"{script}/{name}_dirty.py", "{in}", "{out}"]))
+                jars = [str(asked.jars.resolve())] if name == "spark" and asked.jars else []
+                contenders.append(
+                    Contender(name, [peers, f"{script}/{name}_dirty.py", "{in}", "{out}", *jars])
+                )
     else:
         contenders.append(Contender("headrace", [*run, "--select", "+sales"], EXAMPLES / "online_retail"))
     if peers:

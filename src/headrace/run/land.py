@@ -10,8 +10,8 @@ import hashlib
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ from ..store.records import LandLog
 from ..store.storage import LocalStorage
 from .report import Event, Listener, SourceReport
 
-CHUNK = 4 << 20
+CHUNK = 1 << 20
 BESIDE = 64 << 10
 """Chunks from this size on are hashed in a thread beside; for a smaller one the hand-over costs more."""
 
@@ -133,10 +133,10 @@ def _copied(
     total = sum(file.size for file in files)
     done = 0
     day = datetime.now(UTC)
-    with ThreadPoolExecutor(1, "sha256") as hasher:
+    with ThreadPoolExecutor(2, "land") as beside:
         for file in files:
             try:
-                landed = _copy(file, log, day, hasher)
+                landed = _copy(file, log, day, beside)
             except (Refused, TransientError) as error:
                 kind = "refused" if isinstance(error, Refused) else "unstable"
                 reading.note(kind, file.name, str(error))
@@ -152,15 +152,18 @@ def _copied(
             yield landed
 
 
-def _copy(file: RawFile, log: LandLog, day: datetime, hasher: ThreadPoolExecutor) -> Landed:
-    """Byte for byte into a uniquely named object, hashed and inspected; an error leaves nothing."""
+def _copy(file: RawFile, log: LandLog, day: datetime, beside: ThreadPoolExecutor) -> Landed:
+    """Byte for byte into a uniquely named object, hashed and inspected; an error leaves nothing.
+
+    While a chunk is written, the next one is read and inspected `beside`, and hashed there as well.
+    """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", file.name.rsplit("/", 1)[-1])[-100:]
     key = f"bronze/{log.stream}/year={day:%Y}/month={day:%m}/day={day:%d}/{uuid.uuid4().hex}-{safe}"
     inspector = file.inspector()
     digest = hashlib.sha256()
     size = 0
 
-    def chunks() -> Iterator[bytes]:
+    def chunks() -> Generator[bytes, None, None]:
         nonlocal size
         with file.open() as stream:
             while chunk := stream.read(CHUNK):
@@ -170,12 +173,13 @@ def _copy(file: RawFile, log: LandLog, day: datetime, hasher: ThreadPoolExecutor
                     inspector.feed(chunk)
                     yield chunk
                     continue
-                hashed = hasher.submit(digest.update, chunk)
+                hashed = beside.submit(digest.update, chunk)
                 inspector.feed(chunk)
-                yield chunk
                 hashed.result()
+                yield chunk
 
-    log.storage.write(key, chunks())
+    with closing(_ahead(chunks(), beside)) as copied:
+        log.storage.write(key, copied)
     try:
         file.verify()
         found = dict(inspector.result())
@@ -195,3 +199,20 @@ def _copy(file: RawFile, log: LandLog, day: datetime, hasher: ThreadPoolExecutor
         cipher.current if cipher else None,
         table=file.table,
     )
+
+
+def _ahead(chunks: Generator[bytes, None, None], beside: ThreadPoolExecutor) -> Generator[bytes, None, None]:
+    """The same chunks; behind a whole one, the next is made `beside` while it is used."""
+    with closing(chunks):
+        chunk = next(chunks, b"")
+        while chunk:
+            if len(chunk) < CHUNK:
+                yield chunk
+                chunk = next(chunks, b"")
+                continue
+            coming = beside.submit(next, chunks, b"")
+            try:
+                yield chunk
+            finally:
+                wait([coming])  # a generator cannot be closed while another thread runs it
+            chunk = coming.result()

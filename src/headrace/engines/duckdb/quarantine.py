@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -177,24 +178,49 @@ def _raw_texts(
 ) -> Iterator[tuple[int, list[int], list[str]]]:
     """For each portion of `odd_rows`: its first row; places and exact lines of those whose files have lines.
 
-    Rows stand in the order of their files and lines: each file is read once.
+    Rows stand in the order of their files and lines: each file is read once. The lines of the next portion
+    are read in another thread while the caller stores the last ones.
     """
-    with ExitStack() as opened:
-        here, file = -1, None
-        for start in range(0, total, PORTION):
-            wanted = con.execute(
-                f"SELECT o.rowid, o.place, o._line, o.n FROM odd_rows o WHERE {_within(start)} "
-                "AND o.place IS NOT NULL AND o.raw IS NULL ORDER BY o.place, o._line"
-            ).fetchall()
-            texts = []
-            for _, place, line, lines in wanted:
-                if file is None or place != here:
-                    opened.close()
-                    here, (_, landed, path) = place, files[place]
-                    file = opened.enter_context(Records(path, landed.format))
-                    encoding = str(landed.format.get("encoding") or "utf-8")
-                texts.append(as_text(file.at(line, lines), encoding))
-            yield start, [row for row, *_ in wanted], texts
+    lines = _Lines(files)
+
+    def portion(start: int) -> tuple[int, list[int], Future[list[str]]]:
+        wanted = con.execute(
+            f"SELECT o.rowid, o.place, o._line, o.n FROM odd_rows o WHERE {_within(start)} "
+            "AND o.place IS NOT NULL AND o.raw IS NULL ORDER BY o.place, o._line"
+        ).fetchall()
+        return start, [row for row, *_ in wanted], reader.submit(lines.of, [spot for _, *spot in wanted])
+
+    with closing(lines), ThreadPoolExecutor(1, "lines") as reader:
+        coming = portion(0)
+        for start in range(PORTION, total + PORTION, PORTION):
+            here, rows, texts = coming[0], coming[1], coming[2].result()
+            if start < total:
+                coming = portion(start)
+            yield here, rows, texts
+
+
+class _Lines:
+    """Raw records of several files, asked for in the order of files and lines; one file is open at a time."""
+
+    def __init__(self, files: Sequence[File]) -> None:
+        self.files = files
+        self._place = -1
+        self._file: Records | None = None
+
+    def of(self, spots: Sequence[Sequence[int]]) -> list[str]:
+        """Of each (place of the file, first line, lines) the text."""
+        found = []
+        for place, line, lines in spots:
+            _, landed, path = self.files[place]
+            if self._file is None or place != self._place:
+                self.close()
+                self._place, self._file = place, Records(path, landed.format)
+            found.append(as_text(self._file.at(line, lines), str(landed.format.get("encoding") or "utf-8")))
+        return found
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 def names_of(con: DuckDBPyConnection, rules: str) -> dict[str, int]:
