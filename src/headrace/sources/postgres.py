@@ -20,7 +20,15 @@ from ..core import Batch, Position, RawFile, Reading
 from ..errors import ConfigError, Gap
 from .postgres_full import read_full
 from .postgres_server import Connection, Server, lsn, lsn_text
-from .postgres_slot import check_publication, check_slot, check_tables, check_timeline, find_slot, make_slot
+from .postgres_slot import (
+    SEGMENT,
+    check_publication,
+    check_slot,
+    check_tables,
+    check_timeline,
+    find_slot,
+    make_slot,
+)
 from .postgres_snapshot import (
     consistent_snapshot,
     gone_file,
@@ -31,7 +39,6 @@ from .postgres_snapshot import (
     sequence,
     snapshot_file,
 )
-from .postgres_stream import SEGMENT, Changes
 from .postgres_tables import Table, find_tables
 from .postgres_trigger import read_trigger
 from .postgres_watermark import read_watermark
@@ -293,6 +300,8 @@ class Postgres(BaseModel):
         *, follow: bool,
     ) -> Iterator[Batch | None]:  # fmt: skip
         """The stream up to now, or on and on; an LSN is confirmed when what lies before it is durable."""
+        from .postgres_stream import Changes  # with numpy, which only a stream needs
+
         at = int(position["lsn"], 16)
         now = _system(server, con)[-1]
         if not follow and now <= at:
