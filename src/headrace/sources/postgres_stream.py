@@ -86,6 +86,8 @@ class Changes:
     types: Callable[[Sequence[int]], Mapping[int, str]]
     con: Connection | None = None
     confirmed: int = 0
+    reached: int = 0
+    """Everything before this LSN has come."""
     _targets: dict[int, Target | None] = field(default_factory=dict)
     _place: Place = field(default_factory=Place)
     _size: int = 0
@@ -166,9 +168,10 @@ class Changes:
                     break
                 at = other + 1
                 read = self._other(found.kind[other], found[other])
-                if self._place.open is None and (
-                    read - self.at >= SEGMENT if until is None else read >= until
-                ):
+                if self._place.open is not None:
+                    continue
+                self.reached = max(self.reached, read, self._place.end)
+                if read - self.at >= SEGMENT if until is None else read >= until:
                     yield self._cut(max(read, self._place.end, self.at))
                     if until is not None:
                         return
@@ -176,7 +179,7 @@ class Changes:
     def _received(self, pgconn: Any, idle: float) -> Received | None:
         """What has come, at least something; None if nothing came for `idle` seconds.
 
-        The server sends each message by itself: a reader that is woken for each does little else.
+        The server sends each message by itself: who is woken for each does little else.
         """
         pieces, lengths, size, until = [], array("I"), 0, 0.0
         while not self._ended and size < ROUND:
@@ -204,7 +207,7 @@ class Changes:
 
     def _rows(self, found: Received, first: int, stop: int, *, follow: bool) -> int:
         """Takes in row changes, up to `stop` or to the end of a transaction where a batch may be full."""
-        if self._size + self._held + found.size(first, stop) > BATCH_BYTES or self._late(follow):
+        if self._full(follow, found.size(first, stop)):
             stop = ends(found, first, stop)
         came, self._place = shares(found, first, stop, self._place, self.at)
         for share in came:
@@ -221,11 +224,9 @@ class Changes:
         if self._held > MOST_BYTES or self._count >= MOST_MESSAGES:
             self._settle()
 
-    def _late(self, follow: bool) -> bool:
-        return bool(follow and self._began and time.monotonic() - self._began > LATEST)
-
-    def _full(self, follow: bool) -> bool:
-        return self._size + self._held > BATCH_BYTES or self._late(follow)
+    def _full(self, follow: bool, more: int = 0) -> bool:
+        late = follow and self._began and time.monotonic() - self._began > LATEST
+        return bool(late) or self._size + self._held + more > BATCH_BYTES
 
     def _other(self, kind: int, message: bytes) -> int:
         """Takes in any other message; how far the server has read, if it says so, else -1."""
