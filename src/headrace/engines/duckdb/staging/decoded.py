@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from itertools import islice
 from pathlib import Path
@@ -17,8 +18,8 @@ from .parts import Part, Stage, StagedFile, ident
 from .read import FAILED
 
 GROUP = "headrace.formats"
-TOGETHER = 8
-"""Frames that one statement takes in: to plan it costs as much as some thousand rows."""
+TOGETHER = 4
+"""Frames that one statement takes in, while the next are decoded: to plan it costs as much as many rows."""
 Decode = Callable[[Path, Mapping[str, Any]], tuple[Sequence[str], Iterator[Frame]]]
 """From bytes of one format to column names and frames of text columns so named; NULL is SQL's NULL.
 
@@ -54,7 +55,7 @@ def _read(stage: Stage, file: StagedFile, decode: Decode) -> None:
     fields = match(stage.wanted, list(names))
     if rule := refused(stage.wanted, list(names), fields):
         raise DataError(f"columns {', '.join(names)}: {rule}")
-    part = Part(stage.table("decoded"), [file], delta=[1])
+    part = Part(stage.table("decoded"), [file])
     wanted = ", ".join(
         f"{'NULL' if field is None else ident(names[field])}::VARCHAR AS {ident(name)}"
         for name, field in zip(stage.wanted.names, fields, strict=True)
@@ -62,12 +63,20 @@ def _read(stage: Stage, file: StagedFile, decode: Decode) -> None:
     part.shaped = stage.shape is not None
     rows = 0
     try:
-        while group := list(islice(frames, TOGETHER)):
-            rows += _take(stage, part, wanted, group, first=not rows)
+        with ThreadPoolExecutor(1, "decode") as ahead:
+            coming = ahead.submit(_some, frames)
+            while group := coming.result():
+                coming = ahead.submit(_some, frames)
+                rows += _take(stage, part, wanted, group, first=not part.delta)
+                part.delta = [1]
     except (DataError, *FAILED):
         stage.drop(part)
         raise
     stage.add(part, [rows])
+
+
+def _some(frames: Iterator[Frame]) -> list[Frame]:
+    return list(islice(frames, TOGETHER))
 
 
 def _take(stage: Stage, part: Part, wanted: str, frames: Sequence[Frame], first: bool) -> int:
