@@ -1,11 +1,13 @@
-"""The full load of a table: how near Headrace comes to PostgreSQL's bare COPY, beside dlt.
+"""The full load of a table: how near Headrace comes to PostgreSQL's bare COPY, beside dlt and ingestr.
 
     python bench/postgres.py [--rows 5000000] [--runs 1] [--peers .venv-bench/bin/python]
+                             [--ingestr .venv-ingestr/bin/ingestr]
 
-The limit is `psql -c "copy orders to stdout (format csv)"` into a file that keeps nothing. Headrace reads the
-table into bronze, checks every value by its contract and writes silver: by `mode: snapshot` all at once, by
-`mode: cdc` so that changes can follow. dlt writes Parquet, unchecked. `--peers` names a Python with
-`dlt[sql_database]`, psycopg and connectorx (bench/requirements.txt).
+The limit is `psql -c "copy orders to stdout"` into a file, and a sync of it. Headrace reads the table into
+bronze, checks every value by its contract, compares keys, writes silver and syncs both: by `mode: snapshot`
+all at once, by `mode: cdc` so that changes can follow. dlt writes Parquet and ingestr a DuckDB file,
+unchecked and not synced. `--peers` names a Python with `dlt[sql_database]`, psycopg and connectorx (as in
+bench/requirements.txt); ingestr needs an environment of its own, and is a Python program only below 1.
 """
 
 from __future__ import annotations
@@ -35,14 +37,14 @@ SMALL = 1_000_000
 """Beyond so many rows dlt's backend of dictionaries is left out: it takes minutes."""
 
 
-def once(rows: int, peers: str | None) -> dict[str, Measure]:
+def once(rows: int, peers: str | None, ingestr: str | None) -> dict[str, Measure]:
     found: dict[str, Measure] = {}
     with server() as database, tempfile.TemporaryDirectory(prefix="bench-") as folder:
         create(database, rows)
         root = Path(folder)
-        copy = f"{database.server.bin}/psql", database.dsn, "-qc", "copy orders to stdout (format csv)"
-        measure(copy, root, out=Path(os.devnull))  # warms the cache, for all alike
-        found[LIMIT] = measure(copy, root, out=Path(os.devnull))
+        copy = f"{database.server.bin}/psql '{database.dsn}' -qc 'copy orders to stdout' >"
+        measure(["sh", "-c", f"{copy} /dev/null"], root)  # warms the cache, for all alike
+        found[LIMIT] = measure(["sh", "-c", f"{copy} limit && sync limit"], root)
         for mode in ("snapshot", "cdc"):
             project = root / mode
             project.mkdir()
@@ -60,6 +62,18 @@ def once(rows: int, peers: str | None) -> dict[str, Measure]:
             into.mkdir()
             script = [str(peers), str(HERE / "peers" / "dlt_postgres.py"), database.dsn, "orders", backend]
             found[f"dlt, {backend}"] = measure([*script, str(into)], into)
+        if ingestr:
+            goes = [
+                ingestr,
+                "ingest",
+                "--yes",
+                "--source-uri",
+                database.dsn,
+                "--source-table",
+                "public.orders",
+            ]
+            goes += ["--dest-uri", f"duckdb:///{root}/ingestr.duckdb", "--dest-table", "raw.orders"]
+            found["ingestr"] = measure(goes, root, {"INGESTR_DISABLE_TELEMETRY": "true"})
     return found
 
 
@@ -76,8 +90,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--peers")
+    parser.add_argument("--ingestr")
     asked = parser.parse_args()
-    runs = [once(asked.rows, asked.peers) for _ in range(asked.runs)]
+    runs = [once(asked.rows, asked.peers, asked.ingestr) for _ in range(asked.runs)]
     middle = statistics.median
     found = {
         name: Measure(

@@ -63,7 +63,8 @@ def change(data: bytes) -> dict[str, str | None] | None:
     return row
 
 
-con = psycopg.connect(dsn, replication="database", autocommit=True)
+# It answers no question of the server, so that must not take it for dead.
+con = psycopg.connect(dsn, replication="database", autocommit=True, options="-c wal_sender_timeout=0")
 pg = con.pgconn
 options = f"proto_version '1', publication_names '{publication}'"
 pg.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 ({options})".encode())

@@ -51,7 +51,7 @@ def test_the_log(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     database.sql(*TABLES)
     source = Postgres(name="pg", dsn=database.dsn, tables=NAMES)
     base = json.loads(json.dumps(read_all(source, "pg")[-1].end))
-    monkeypatch.setattr(postgres_stream, "BATCH_BYTES", 2_000)
+    monkeypatch.setattr(postgres_stream, "BATCH_BYTES", 1_000)
     tell = postgres_stream.Changes._tell
 
     def silent(changes: postgres_stream.Changes, *, ask: bool = False) -> None:

@@ -98,10 +98,9 @@ def file_of(transactions: Sequence[Transaction], block: int = 1 << 30) -> bytes:
     for each in transactions:
         ordinal = 2
         for change in each.changes:
-            blocks.messages.append(message(change))
-            blocks.ordinals.append(ordinal)
+            blocks.add(message(change), ordinal)
             ordinal += 2
-            if len(blocks.messages) >= block:
+            if len(blocks) >= block:
                 blocks.close(each.lsn, each.committed, each.xid)
                 out.append(blocks.take())
         blocks.close(each.lsn, each.committed, each.xid)

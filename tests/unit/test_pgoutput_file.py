@@ -29,9 +29,8 @@ def written(transactions: list[Transaction], cut_every: int = 10_000) -> bytes:
     blocks, out = Blocks(), bytearray(MAGIC)
     for lsn, committed, xid, messages in transactions:
         for place, message in enumerate(messages):
-            blocks.messages.append(message)
-            blocks.ordinals.append(2 * place + 2)
-            if len(blocks.messages) == cut_every:
+            blocks.add(message, 2 * place + 2)
+            if len(blocks) == cut_every:
                 blocks.close(lsn, committed, xid)
                 out += blocks.take()
         blocks.close(lsn, committed, xid)

@@ -42,6 +42,11 @@ class RunMetrics:
     files: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    lag_bytes: int = 0
+    lag_seconds: float = 0.0
+    """How far what landed is behind the log of a database; of several, the farthest."""
+    retained_bytes: int = 0
+    """Log that a database keeps for its slot; of several, the most."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any] | None) -> RunMetrics:

@@ -91,6 +91,9 @@ def metrics(report: RunReport) -> RunMetrics:
     total["files"] = sum(source.new_files + source.changed for source in report.sources)
     total["bytes"] = sum(source.bytes for source in report.sources)
     total["seconds"] = report.seconds
+    lags = [lag for source in report.sources for lag in source.lag.values()]
+    for name, word in (("lag_bytes", "bytes"), ("lag_seconds", "seconds"), ("retained_bytes",) * 2):
+        total[name] = max((lag[word] for lag in lags), default=0)
     return RunMetrics.of(total)
 
 

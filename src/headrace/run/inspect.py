@@ -29,6 +29,8 @@ TREND = 5
 """Epochs that a trend shows."""
 _LEDGER = ("path", "bytes", "sha256", "rows", "position", "format", "arrived", "epoch", "object")
 _RUNS = ("run_id", "pipeline", "status", "started", "seconds", "read", "loaded", "quarantined", "error")
+_LAG = ("lag_bytes", "lag_seconds", "retained_bytes")
+"""How far a run was behind the log of its databases, and how much of it they kept."""
 
 
 def query(project: Project, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
@@ -61,7 +63,7 @@ def _ask(
     for source in project.config.sources:
         landed = _landed(LandLog(storage, project.stream(source)), records)
         schemas["bronze"][source] = _values(_LEDGER, landed)
-    schemas["main"] = {"runs": _values(_RUNS, list(recent_runs(project, None)[1]))}
+    schemas["main"] = {"runs": _values((*_RUNS, *_LAG), _runs(project, None))}
     gold = gold_file(project)
     attach = {"gold": gold} if gold.exists() else {}
     ask = part("engines", "duckdb").query
@@ -104,13 +106,22 @@ def _count_stale(project: Project, name: str) -> int:
 
 
 def recent_runs(project: Project, limit: int | None) -> Rows:
-    """The newest runs first; all of them if `limit` is None."""
+    """The newest runs first; all of them if `limit` is None. How far they were behind, if any was."""
+    rows, width = _runs(project, limit), len(_RUNS)
+    if not any(any(row[width:]) for row in rows):
+        return _RUNS, [row[:width] for row in rows]
+    return (*_RUNS[:-1], *_LAG, _RUNS[-1]), [
+        (*row[: width - 1], *row[width:], row[width - 1]) for row in rows
+    ]
+
+
+def _runs(project: Project, limit: int | None) -> list[tuple[Any, ...]]:
     _lake(project)
     runs = None if project.config.catalog else recent(project.lake / "catalog.db", project.config.name, limit)
     if runs is None:
         with open_catalog(project) as catalog:
             runs = catalog.runs(limit, project.config.name)
-    return _RUNS, [
+    return [
         (
             run.run_id,
             run.pipeline_name,
@@ -121,6 +132,9 @@ def recent_runs(project: Project, limit: int | None) -> Rows:
             run.metrics.inserted + run.metrics.updated,
             run.metrics.quarantined,
             run.error,
+            run.metrics.lag_bytes,
+            run.metrics.lag_seconds,
+            run.metrics.retained_bytes,
         )
         for run in runs
     ]

@@ -45,6 +45,7 @@ class LandReading:
     cache: Mapping[str, tuple[Mapping[str, Any], str]]
     follow: bool = False
     notes: list[tuple[str, str, str]] = field(default_factory=list)
+    lag: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def seen(self, name: str) -> Landed | None:
         landed = self.newest.get(name)
@@ -56,6 +57,10 @@ class LandReading:
 
     def names(self) -> Sequence[str]:
         return list(self.newest)
+
+    def measure(self, name: str, values: Mapping[str, Any]) -> None:
+        """How far the source's log is ahead of what has landed."""
+        self.lag[name] = values
 
     def note(self, kind: str, name: str, message: str) -> None:
         self.notes.append((kind, name, message))
@@ -119,6 +124,7 @@ def land(source: Source, name: str, log: LandLog, signatures: Signatures, listen
         [item for kind, item, _ in reading.notes if kind == "vanished"],
         time.monotonic() - started,
         remarks=[message for kind, _, message in reading.notes if kind == "ignored"],
+        lag=reading.lag,
     )
 
 

@@ -90,6 +90,8 @@ class SourceReport:
     error_class: str | None = None
     remarks: Sequence[str] = ()
     """What people should know though nothing is wrong, such as a glob that matches no file."""
+    lag: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of a database's log: slot → `bytes` and `seconds` behind, `retained_bytes`, `wal_status`."""
 
 
 @dataclass(frozen=True, slots=True)

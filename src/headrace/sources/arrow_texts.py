@@ -87,9 +87,9 @@ def _array(column: Texts, rows: int) -> Any:
     return na.c_array_from_buffers(na.large_string(), rows, buffers, validation_level="none")
 
 
-def padded(data: memoryview) -> Octets:
-    """A copy of `data` with `PADDING` bytes of zero behind it."""
-    buffer = np.empty(len(data) + PADDING, np.uint8)
+def padded(data: memoryview, more: int = PADDING) -> Octets:
+    """A copy of `data` with `more` bytes of zero behind it."""
+    buffer = np.empty(len(data) + more, np.uint8)
     buffer[: len(data)] = np.frombuffer(data, np.uint8)
     buffer[len(data) :] = 0
     return buffer

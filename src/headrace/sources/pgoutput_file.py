@@ -38,7 +38,7 @@ from __future__ import annotations
 import io
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -49,7 +49,7 @@ HEAD = struct.Struct("<IQ")
 PER_MESSAGE = 8 + 8 + 4 + 4 + 4
 MOST_MESSAGES = 65_536
 MOST_BYTES = 8 << 20
-"""A block ends with the message that reaches one of these."""
+"""A block ends soon after one of these is reached."""
 
 Bytes = bytes | bytearray | memoryview
 
@@ -72,14 +72,38 @@ class Blocks:
     """Collects messages in their order and hands out a block's bytes whenever one is full."""
 
     messages: list[Bytes] = field(default_factory=list)
+    """Pieces of one message or of many, back to back."""
+    lengths: array[int] = field(default_factory=lambda: array("I"))
     ordinals: array[int] = field(default_factory=lambda: array("I"))
     _runs: list[tuple[int, int, int, int]] = field(default_factory=list)
     """(commit LSN, commit time, xid, how many messages of it) of the transactions in this block."""
     _closed: int = 0
 
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def add(self, message: Bytes, ordinal: int) -> None:
+        self.messages.append(message)
+        self.lengths.append(len(message))
+        self.ordinals.append(ordinal)
+
+    def extend(
+        self,
+        messages: Bytes,
+        lengths: array[int],
+        ordinals: array[int],
+        runs: Iterable[tuple[int, int, int, int]],
+    ) -> None:
+        """Adds many messages, back to back, of whole runs (see `_runs`). Call `close` before."""
+        self.messages.append(messages)
+        self.lengths.extend(lengths)
+        self.ordinals.extend(ordinals)
+        self._runs.extend(runs)
+        self._closed = len(self.lengths)
+
     def close(self, lsn: int, committed: int, xid: int) -> None:
         """All messages added since the last call are of this transaction."""
-        count = len(self.messages) - self._closed
+        count = len(self.lengths) - self._closed
         if count:
             self._runs.append((lsn, committed, xid, count))
             self._closed += count
@@ -93,13 +117,12 @@ class Blocks:
             lsns.extend(array("Q", (lsn,)) * count)
             times.extend(array("q", (committed,)) * count)
             xids.extend(array("I", (xid,)) * count)
-        lengths = array("I", map(len, self.messages))
         body = b"".join(self.messages)
-        columns = [_little(column) for column in (lsns, times, self.ordinals, xids, lengths)]
-        block = b"".join((HEAD.pack(len(lengths), len(body)), *columns, body))
+        columns = [_little(column) for column in (lsns, times, self.ordinals, xids, self.lengths)]
+        block = b"".join((HEAD.pack(len(self.lengths), len(body)), *columns, body))
         self.messages.clear()
         self._runs.clear()
-        del self.ordinals[:]  # in place: whoever appends may keep the method
+        del self.ordinals[:], self.lengths[:]
         self._closed = 0
         return block
 

@@ -19,8 +19,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from ..core import Batch, Position, RawFile, Reading
 from ..errors import ConfigError, Gap
 from .postgres_full import read_full
+from .postgres_lag import Lag, beat, due
 from .postgres_server import Connection, Server, lsn, lsn_text
-from .postgres_slot import check_publication, check_slot, check_tables, check_timeline, find_slot, make_slot
+from .postgres_slot import (
+    SEGMENT,
+    check_publication,
+    check_slot,
+    check_tables,
+    check_timeline,
+    find_slot,
+    make_slot,
+)
 from .postgres_snapshot import (
     consistent_snapshot,
     gone_file,
@@ -31,19 +40,21 @@ from .postgres_snapshot import (
     sequence,
     snapshot_file,
 )
-from .postgres_stream import SEGMENT, Changes
 from .postgres_tables import Table, find_tables
 from .postgres_trigger import read_trigger
 from .postgres_watermark import read_watermark
 
 TOGETHER = 200
 """Most small tables that land in one commit."""
-RETAINED = 4 << 30
-"""Bytes of WAL that a slot may hold back before a run says so."""
 
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+def _seconds(value: Any) -> Any:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh])\s*", value) if isinstance(value, str) else None
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else value
 
 
 class Postgres(BaseModel):
@@ -72,6 +83,9 @@ class Postgres(BaseModel):
     """Mode snapshot: a table that had rows and has none now."""
     min_ratio: float = Field(0.1, ge=0, le=1)
     """Mode snapshot: a table of over 100 rows that shrinks below this part of them is refused as well."""
+    heartbeat: Annotated[float, BeforeValidator(_seconds), Field(ge=0)] = 0.0
+    """Mode cdc: write a mark into the log this often (`60s`), and move the slot to it, with or without
+    changes; 0 never."""
     resnapshot: dict[str, int] = Field(default_factory=dict)
     """Raise a table's number to have it read again while its changes go on."""
     restart: int = Field(0, ge=0)
@@ -107,8 +121,12 @@ class Postgres(BaseModel):
             raise ValueError("mode `watermark` needs `watermark: column`, such as updated_at")
         if self.mode != "watermark" and (self.watermark or self.overlap):
             raise ValueError("`watermark` and `overlap` are for `mode: watermark`")
-        if self.mode != "cdc" and (self.slot or self.publication or self.restart or self.resnapshot):
-            raise ValueError("`slot`, `publication`, `restart` and `resnapshot` are for `mode: cdc`")
+        if self.mode != "cdc" and (
+            self.slot or self.publication or self.restart or self.resnapshot or self.heartbeat
+        ):
+            raise ValueError(
+                "`slot`, `publication`, `restart`, `resnapshot` and `heartbeat` are for `mode: cdc`"
+            )
         return self
 
     @property
@@ -162,7 +180,8 @@ class Postgres(BaseModel):
                 position = self._intent(server, con, position)
                 yield Batch([], position)
             position = self._opened(server, con, position, tables)
-            note = _noter(ctx)
+            lag = Lag(server, self.slot_name, ctx)
+            lag.begin(con)
             while True:
                 pending = {full: t for full, t in tables.items() if not self._done(position, t)}
                 if pending:
@@ -176,7 +195,7 @@ class Postgres(BaseModel):
                     yield item
                 if not more:
                     break
-            self._lag(server, con, note)
+            lag.end(con, int(position["lsn"], 16))
 
     def _tables(self, server: Server, con: Connection) -> dict[str, Table]:
         tables = find_tables(server, con, self.tables, "rp")
@@ -293,7 +312,11 @@ class Postgres(BaseModel):
         *, follow: bool,
     ) -> Iterator[Batch | None]:  # fmt: skip
         """The stream up to now, or on and on; an LSN is confirmed when what lies before it is durable."""
+        from .postgres_stream import Changes  # with numpy, which only a stream needs
+
         at = int(position["lsn"], 16)
+        if due(self.heartbeat, position):
+            beat(server, con)
         now = _system(server, con)[-1]
         if not follow and now <= at:
             return
@@ -302,25 +325,22 @@ class Postgres(BaseModel):
         changes.start()
         with closing(changes):
             for item in changes.batches(None if follow else now, self.idle):
+                beats = due(self.heartbeat, position)
+                if item is None and beats:
+                    beat(server, con)
+                    item = [], changes.reached
+                    if changes.reached <= at:
+                        position = {**position, "beat": time.time()}
                 if item is None:
                     yield None
                     continue
                 files, end = item
-                if files or end - at >= SEGMENT:
+                if files or end - at >= SEGMENT or (beats and end > at):
                     at = end
                     position = {**position, "lsn": f"{end:016X}"}
+                    position |= {"beat": time.time()} if beats else {}
                     yield Batch(files, position)
                     changes.confirm(end)
-
-    def _lag(self, server: Server, con: Connection, note: Callable[[str, str, str], None]) -> None:
-        slot = find_slot(server, con, self.slot_name)
-        if slot is None:
-            return
-        note("lag", self.slot_name, str(slot.retained))
-        if slot.retained > RETAINED or slot.wal_status in ("extended", "unreserved"):
-            size = f"{slot.retained / (1 << 30):.1f} GiB"
-            message = f"{self.name}: the server keeps {size} of WAL for slot {self.slot_name}; run more often"
-            note("ignored", self.slot_name, message)
 
 
 def _system(server: Server, con: Connection) -> tuple[str, int, int]:
@@ -342,8 +362,3 @@ def _types(server: Server, con: Connection) -> Callable[[Sequence[int]], Mapping
         return dict(server.rows(con, query, [list(oids)]))
 
     return names
-
-
-def _noter(ctx: Reading) -> Callable[[str, str, str], None]:
-    note: Callable[[str, str, str], None] = getattr(ctx, "note", lambda *_: None)
-    return note

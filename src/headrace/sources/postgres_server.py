@@ -11,6 +11,9 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from operator import itemgetter
 from typing import Any, BinaryIO, cast
 
 import psycopg
@@ -41,6 +44,9 @@ starts at the first block, so that the same table gives the same bytes; a policy
 snapshot, whose changes the stream would show, is an error."""
 
 _BUFFER = 1 << 20
+_MESSAGES = 4096
+"""Most messages that are taken at a time."""
+_data = itemgetter(1)
 _WAIT = 30.0
 """Seconds without a byte after which the connection is looked at again."""
 
@@ -204,24 +210,31 @@ class Spool:
         return self.file
 
 
-def messages(pgconn: Any) -> Iterator[bytes | memoryview]:
-    """What a COPY OUT sends, many messages at a time; the buffers of the driver are not copied one by one."""
-    get = pgconn.get_copy_data
-    held: list[memoryview] = []
-    add = held.append
+def come(pgconn: Any, most: int = _MESSAGES) -> list[tuple[int, memoryview]]:
+    """(size, data) of messages of a COPY that have come, at most `most`; the size is -1 where it ends.
+
+    Fetched by the interpreter's own loops: there is one message for each row.
+    """
+    found: list[tuple[int, memoryview]] = []
+    try:
+        found.extend(islice(iter(partial(pgconn.get_copy_data, 1), (0, b"")), most))
+    except psycopg.OperationalError:
+        if not found or found[-1][0] >= 0:  # behind the end there is nothing to ask for
+            raise
+    return found
+
+
+def messages(pgconn: Any) -> Iterator[bytes]:
+    """What a COPY OUT sends, many messages at a time."""
     while True:
-        size, data = get(1)
-        if size > 0:
-            add(data)
-            if len(held) < 4096:
-                continue
-        if held:
-            yield b"".join(held)
-            held.clear()
-        if size == 0:
-            wait(pgconn)
-        elif size < 0:
+        found = come(pgconn)
+        ended = bool(found) and found[-1][0] < 0
+        if found:
+            yield b"".join(map(_data, found))
+        if ended:
             return
+        if len(found) < _MESSAGES:
+            wait(pgconn)
 
 
 def wait(pgconn: Any, seconds: float = _WAIT) -> bool:

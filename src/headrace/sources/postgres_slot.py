@@ -11,6 +11,8 @@ from ..errors import ConfigError, Gap, TransientError
 from .postgres_server import Connection, Server, ident, lsn, lsn_text
 from .postgres_tables import Table, published
 
+SEGMENT = 16 << 20
+"""WAL is recycled by segments: moving the position by less than one would free nothing."""
 _PUBLISHED = "select schemaname, tablename, {extra} from pg_publication_tables where pubname = %s"
 _LONGEST = (
     "select pid, usename, extract(epoch from now() - xact_start)::bigint from pg_stat_activity "

@@ -206,7 +206,9 @@ def query_of(chunk: Chunk, extra: Mapping[str, str], columns: Sequence[str]) -> 
     rows = f"SELECT {', '.join(wanted)} FROM {only}{chunk.leaf.sql}"
     if where:
         rows += f" WHERE {' AND '.join(where)}"
-    return f"COPY ({rows}) TO STDOUT (FORMAT csv, HEADER, FORCE_QUOTE *)"
+    # NULL is nothing, and an empty text is quoted in any case; but alone in its line, nothing is no record.
+    quoted = ", FORCE_QUOTE *" if len(wanted) == 1 else ""
+    return f"COPY ({rows}) TO STDOUT (FORMAT csv, HEADER{quoted})"
 
 
 def read_chunks(

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import struct
 import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any
 
 import psycopg
@@ -21,7 +23,21 @@ from psycopg import pq
 from ..core import RawFile
 from ..errors import SystemFault, TransientError
 from .pgoutput_file import MAGIC, MOST_BYTES, MOST_MESSAGES, Blocks
-from .postgres_server import Connection, Server, Spool, ident, literal, lsn_text, wait
+from .pgoutput_stream import (
+    HEAD,
+    KEEPALIVE,
+    RELATION,
+    TRUNCATE,
+    Place,
+    Received,
+    Share,
+    ends,
+    others,
+    received,
+    shares,
+)
+from .postgres_server import Connection, Server, Spool, come, ident, literal, lsn_text, wait
+from .postgres_slot import SEGMENT
 from .postgres_tables import Table
 from .raw import known
 
@@ -29,13 +45,11 @@ BATCH_BYTES = 128 << 20
 OBJECT_BYTES = 256 << 20
 LATEST = 1.0
 """Seconds after which, while following, a batch ends with the next transaction, however busy it is."""
-SEGMENT = 16 << 20
-"""WAL is recycled by segments: moving the position by less than one would free nothing."""
-
-_INSERT, _UPDATE, _DELETE, _TRUNCATE, _BEGIN, _COMMIT, _RELATION = b"IUDTBCR"
-_XLOG, _KEEPALIVE = b"wk"
-_HEAD = 25
-"""Bytes before the message: type, two LSNs, the server's clock."""
+ROUND = 1 << 20
+GATHER = 0.05
+NAP = 0.002
+"""So many bytes are taken in together, or what comes in so many seconds, with naps between."""
+_size, _data = itemgetter(0), itemgetter(1)
 _EPOCH = 946_684_800.0
 
 
@@ -49,14 +63,15 @@ class Target:
     spool: Spool | None = None
     name: str = ""
     done: list[RawFile] = field(default_factory=list)
-    fresh: bool = True
-    """Nothing of the transaction that is being read."""
-    add: Callable[[bytes | memoryview], None] = field(init=False)
-    number: Callable[[int], None] = field(init=False)
-    """Appends to the block; looked up once, since they are called for every message."""
 
-    def __post_init__(self) -> None:
-        self.add, self.number = self.blocks.messages.append, self.blocks.ordinals.append
+    def add(self, share: Share) -> None:
+        if not self.name:
+            self.call(share.runs[0][0], share.ordinals[0])
+        self.blocks.extend(share.messages, share.lengths, share.ordinals, share.runs)
+
+    def call(self, begun: int, ordinal: int) -> None:
+        """An object is called by its first change: no other has the same."""
+        self.name = self.name or f"{self.table.full}/{begun:016X}-{ordinal:010d}"
 
 
 @dataclass(slots=True)
@@ -71,18 +86,18 @@ class Changes:
     types: Callable[[Sequence[int]], Mapping[int, str]]
     con: Connection | None = None
     confirmed: int = 0
-    _targets: dict[bytes, Target | None] = field(default_factory=dict)
-    _lookup: Mapping[bytes, Target | None] = field(default_factory=dict)
-    """`_targets`, or nothing while a transaction passes that has landed."""
-    _touched: list[Target] = field(default_factory=list)
-    _open: tuple[int, int, int] | None = None
-    """Commit LSN, commit time and id of the transaction that is being read."""
-    _ours: int = 0
-    """The end of the last transaction that was read."""
+    reached: int = 0
+    """Everything before this LSN has come."""
+    _targets: dict[int, Target | None] = field(default_factory=dict)
+    _place: Place = field(default_factory=Place)
     _size: int = 0
     """Bytes in spools since the last batch."""
-    _touched_since: bool = False
+    _held: int = 0
+    _count: int = 0
+    """Bytes and messages that are in no spool yet."""
+    _ended: bool = False
     _began: float = 0.0
+    """When the first change since the last batch came; 0 if there is none."""
 
     def start(self) -> None:
         """Starts the stream; waits some seconds for a predecessor that the server believes alive."""
@@ -134,102 +149,109 @@ class Changes:
 
     def _batches(self, until: int | None, idle: float) -> Iterator[tuple[list[RawFile], int] | None]:
         assert self.con is not None
-        pgconn = self.con.pgconn
-        get = pgconn.get_copy_data
-        ordinal = held = count = 0
         while True:
-            size, data = get(1)
-            if size > 0:
-                kind = data[_HEAD] if data[0] == _XLOG else _KEEPALIVE
-                if kind in (_INSERT, _UPDATE, _DELETE):
-                    ordinal += 2
-                    target = self._lookup.get(bytes(data[26:30]))
-                    if target is not None:
-                        if target.fresh:
-                            self._touch(target)
-                        target.add(data[_HEAD:])
-                        target.number(ordinal)
-                        held += size
-                        count += 1
-                        if held > MOST_BYTES or count >= MOST_MESSAGES:
-                            self._settle()
-                            held = count = 0
-                    continue
-                if kind == _BEGIN:
-                    ordinal = 0
-                    self._begin(data)
-                elif kind == _COMMIT:
-                    self._commit(data)
-                    late = until is None and count and time.monotonic() - self._began > LATEST
-                    if late or self._size + held > BATCH_BYTES:
-                        yield self._cut(self._ours)
-                        held = count = 0
-                elif kind == _RELATION:
-                    self._relation(bytes(data[_HEAD:]))
-                elif kind == _TRUNCATE:
-                    ordinal += 2
-                    count += self._truncate(data[_HEAD:], ordinal)
-                elif kind == _KEEPALIVE:
-                    read = int.from_bytes(data[1:9], "big")
-                    if data[17]:
-                        self._tell()
-                    if self._open is None and (read - self.at >= SEGMENT if until is None else read >= until):
-                        yield self._cut(max(read, self._ours, self.at))
-                        held = count = 0
-                        if until is not None:
-                            return
-            elif size < 0:
-                result = pgconn.get_result()
-                if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
-                    raise psycopg.errors.error_from_result(result)
-                raise TransientError(f"source {self.server.name}: the server ended the stream of changes")
-            elif until is not None and self._ours >= until and self._open is None:
-                yield self._cut(self._ours)
+            if until is not None and self._place.end >= until and self._place.open is None:
+                yield self._cut(self._place.end)
                 return
-            elif not wait(pgconn, idle):
+            found, at = self._received(self.con.pgconn, idle), 0
+            if found is None:
                 self._tell(ask=True)
-                if until is None and self._open is None:
-                    yield self._cut(self._ours) if self._size + held + count else None
-                    held = count = 0
+                if until is None and self._place.open is None:
+                    yield self._cut(self._place.end) if self._began else None
+                continue
+            for other in (*others(found), len(found.kind)):
+                while at < other:
+                    at = self._rows(found, at, other, follow=until is None)
+                    if self._place.open is None and self._full(until is None):
+                        yield self._cut(self._place.end)
+                if other == len(found.kind):
+                    break
+                at = other + 1
+                read = self._other(found.kind[other], found[other])
+                if self._place.open is not None:
+                    continue
+                self.reached = max(self.reached, read, self._place.end)
+                if read - self.at >= SEGMENT if until is None else read >= until:
+                    yield self._cut(max(read, self._place.end, self.at))
+                    if until is not None:
+                        return
 
-    def _begin(self, data: bytes | memoryview) -> None:
-        begun, committed, xid = struct.unpack_from(">QqI", data, _HEAD + 1)
-        self._open = (begun, committed, xid)
-        self._lookup = self._targets if begun >= self.at else {}
-        if not self._touched_since:
-            self._began = time.monotonic()
+    def _received(self, pgconn: Any, idle: float) -> Received | None:
+        """What has come, at least something; None if nothing came for `idle` seconds.
 
-    def _touch(self, target: Target) -> None:
-        target.fresh = False
-        self._touched.append(target)
-        self._touched_since = True
+        The server sends each message by itself: who is woken for each does little else.
+        """
+        pieces, lengths, size, until = [], array("I"), 0, 0.0
+        while not self._ended and size < ROUND:
+            # Nothing is kept of single messages: the interpreter would look for cycles among them.
+            if came := come(pgconn):
+                self._ended = came[-1][0] < 0
+                pieces.append(b"".join(map(_data, came)))
+                size += len(pieces[-1])
+                lengths.extend(map(_size, came[:-1] if self._ended else came))
+                until = until or time.monotonic() + GATHER
+            del came
+            if self._ended or wait(pgconn, 0 if lengths else idle):
+                continue
+            if not lengths:
+                return None
+            if time.monotonic() > until:
+                break
+            time.sleep(NAP)
+        if lengths:
+            return received(b"".join(pieces), lengths)
+        result = pgconn.get_result()
+        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result)
+        raise TransientError(f"source {self.server.name}: the server ended the stream of changes")
 
-    def _commit(self, data: bytes | memoryview) -> None:
-        self._close()
-        for target in self._touched:
-            target.fresh = True
-        self._touched.clear()
-        self._open = None
-        self._ours = max(self._ours, struct.unpack_from(">Q", data, _HEAD + 10)[0])
+    def _rows(self, found: Received, first: int, stop: int, *, follow: bool) -> int:
+        """Takes in row changes, up to `stop` or to the end of a transaction where a batch may be full."""
+        if self._full(follow, found.size(first, stop)):
+            stop = ends(found, first, stop)
+        came, self._place = shares(found, first, stop, self._place, self.at)
+        for share in came:
+            target = self._targets.get(share.oid)
+            if target is not None:
+                target.add(share)
+                self._took(len(share.messages), len(share.lengths))
+        return stop
 
-    def _close(self) -> None:
-        """All messages that have come since the last call are of the transaction that is open."""
-        if self._open is not None:
-            for target in self._touched:
-                target.blocks.close(*self._open)
-                if not target.name and target.blocks.messages:
-                    # An object is called by its first change: no other has the same.
-                    begun, first = self._open[0], target.blocks.ordinals[0]
-                    target.name = f"{target.table.full}/{begun:016X}-{first:010d}"
+    def _took(self, size: int, count: int) -> None:
+        self._held += size
+        self._count += count
+        self._began = self._began or time.monotonic()
+        if self._held > MOST_BYTES or self._count >= MOST_MESSAGES:
+            self._settle()
 
-    def _truncate(self, message: bytes | memoryview, ordinal: int) -> int:
-        found = [target for oid in _truncated(message) if (target := self._lookup.get(oid)) is not None]
-        for target in found:
-            if target.fresh:
-                self._touch(target)
-            target.add(message)
-            target.number(ordinal)
-        return len(found)
+    def _full(self, follow: bool, more: int = 0) -> bool:
+        late = follow and self._began and time.monotonic() - self._began > LATEST
+        return bool(late) or self._size + self._held + more > BATCH_BYTES
+
+    def _other(self, kind: int, message: bytes) -> int:
+        """Takes in any other message; how far the server has read, if it says so, else -1."""
+        if kind == RELATION:
+            self._relation(message[HEAD:])
+        elif kind == TRUNCATE:
+            self._place = replace(self._place, ordinal=self._place.ordinal + 2)
+            self._truncate(message[HEAD:])
+        elif kind == KEEPALIVE:
+            if message[17]:
+                self._tell()
+            return int.from_bytes(message[1:9], "big")
+        return -1
+
+    def _truncate(self, message: bytes) -> None:
+        assert self._place.open is not None
+        if self._place.open[0] < self.at:
+            return
+        for oid in _truncated(message):
+            target = self._targets.get(oid)
+            if target is not None:
+                run = (*self._place.open, 1)
+                place = array("I", [self._place.ordinal])
+                target.add(Share(oid, message, array("I", [len(message)]), place, [run]))
+                self._took(len(message), 1)
 
     def _cut(self, end: int) -> tuple[list[RawFile], int]:
         """Everything that has come, as objects; only between transactions."""
@@ -238,21 +260,21 @@ class Changes:
             self._roll(target)
             files += target.done
             target.done = []
-        self._size = 0
-        self._touched_since = False
+        self._size = self._held = self._count = 0
+        self._began = 0.0
         self.at = end
         return files, end
 
     def _settle(self) -> None:
         """Writes the blocks of all tables to their spools; the transaction may still be open."""
-        self._close()
+        self._held = self._count = 0
         for target in filter(None, self._targets.values()):
             self._write(target)
             if target.spool is not None and target.spool.file.tell() > OBJECT_BYTES:
                 self._roll(target)
 
     def _write(self, target: Target) -> None:
-        count = len(target.blocks.messages)
+        count = len(target.blocks)
         block = target.blocks.take()
         if not block:
             return
@@ -279,7 +301,7 @@ class Changes:
     def _relation(self, message: bytes) -> None:
         """A table is described, or described anew: then what follows is another object."""
         form = relation(message)
-        key = message[1:5]
+        key = form["oid"]
         table = self.tables.get(form["oid"])
         if table is None:
             self._targets[key] = None
@@ -297,7 +319,6 @@ class Changes:
         if old is not None:
             if old.form == form:
                 return
-            self._close()
             self._roll(old)
         if old is None:
             self._targets[key] = Target(table, form)
@@ -370,9 +391,9 @@ def _text(message: bytes, at: int) -> tuple[str, int]:
     return message[at:end].decode(), end + 1
 
 
-def _truncated(message: bytes | memoryview) -> list[bytes]:
+def _truncated(message: bytes | memoryview) -> list[int]:
     count = struct.unpack_from(">I", message, 1)[0]
-    return [bytes(message[6 + 4 * place : 10 + 4 * place]) for place in range(count)]
+    return [struct.unpack_from(">I", message, 6 + 4 * place)[0] for place in range(count)]
 
 
 def _rest(file: RawFile) -> tuple[Any, ...]:

@@ -200,7 +200,13 @@ def _fast(column: str, spec: Column, text: str) -> tuple[str | None, Branches]:
         return f"TRY_CAST({text} AS DATE)", [(f"length({text}) = 10 AND {same}", good)]
     if base == "timestamp" and not spec.formats:
         instant = to_utc(good, spec.timezone or "UTC")
-        return f"TRY_CAST({text} AS TIMESTAMP)", [(f"length({text}) = 19 AND {same}", instant)]
+        # The text of an instant in UTC, as databases write it: its cast is that instant, whatever the zone.
+        utc = f"length({text}) BETWEEN 22 AND 29 AND substr({text}, 5, 1) = '-' AND ends_with({text}, '+00')"
+        printed = f"CAST({good} AS VARCHAR) || '+00' = {text}"
+        return f"TRY_CAST({text} AS TIMESTAMP)", [
+            (f"length({text}) = 19 AND {same}", instant),
+            (f"{utc} AND {printed}", to_utc(good, "UTC")),
+        ]
     if base == "boolean":
         return None, [(f"{text} = 'true'", "true"), (f"{text} = 'false'", "false")]
     return None, []

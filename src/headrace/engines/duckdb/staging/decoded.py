@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from .parts import Part, Stage, StagedFile, ident
 from .read import FAILED
 
 GROUP = "headrace.formats"
+TOGETHER = 4
+"""Frames that one statement takes in, while the next are decoded: to plan it costs as much as many rows."""
 Decode = Callable[[Path, Mapping[str, Any]], tuple[Sequence[str], Iterator[Frame]]]
 """From bytes of one format to column names and frames of text columns so named; NULL is SQL's NULL.
 
@@ -51,26 +55,47 @@ def _read(stage: Stage, file: StagedFile, decode: Decode) -> None:
     fields = match(stage.wanted, list(names))
     if rule := refused(stage.wanted, list(names), fields):
         raise DataError(f"columns {', '.join(names)}: {rule}")
-    part = Part(stage.table("decoded"), [file], delta=[1])
+    part = Part(stage.table("decoded"), [file])
     wanted = ", ".join(
-        f"{'NULL' if field is None else ident(names[field])}::VARCHAR AS x{place}"
-        for place, field in enumerate(fields)
+        f"{'NULL' if field is None else ident(names[field])}::VARCHAR AS {ident(name)}"
+        for name, field in zip(stage.wanted.names, fields, strict=True)
     )
-    stage.con.execute(
-        f"CREATE TEMP TABLE {ident(part.table)} "
-        f"({', '.join(f'x{place} VARCHAR' for place in range(len(fields)))})"
-    )
+    part.shaped = stage.shape is not None
     rows = 0
     try:
-        for frame in frames:
-            stage.con.register("headrace_frame", frame)
-            query = f"INSERT INTO {ident(part.table)} SELECT {wanted} FROM headrace_frame"
-            rows += stage.con.execute(query).fetchall()[0][0]
-            stage.con.unregister("headrace_frame")
+        with ThreadPoolExecutor(1, "decode") as ahead:
+            coming = ahead.submit(_some, frames)
+            while group := coming.result():
+                coming = ahead.submit(_some, frames)
+                rows += _take(stage, part, wanted, group, first=not part.delta)
+                part.delta = [1]
     except (DataError, *FAILED):
         stage.drop(part)
         raise
     stage.add(part, [rows])
+
+
+def _some(frames: Iterator[Frame]) -> list[Frame]:
+    return list(islice(frames, TOGETHER))
+
+
+def _take(stage: Stage, part: Part, wanted: str, frames: Sequence[Frame], first: bool) -> int:
+    """Appends the rows of `frames` to the part's table, in their order, shaped if that is asked for."""
+    views = [f"headrace_frame{place}" for place in range(len(frames))]
+    query = " UNION ALL ".join(f"SELECT {wanted} FROM {view}" for view in views)
+    if stage.shape is not None:
+        query = stage.shape.sql(query, stage.wanted.names, ())
+    else:
+        listed = ", ".join(f"{ident(name)} AS x{place}" for place, name in enumerate(stage.wanted.names))
+        query = f"SELECT {listed} FROM ({query})"
+    try:
+        for view, frame in zip(views, frames, strict=True):
+            stage.con.register(view, frame)
+        into = f"CREATE TEMP TABLE {ident(part.table)} AS" if first else f"INSERT INTO {ident(part.table)}"
+        return int(stage.con.execute(f"{into} {query}").fetchall()[0][0])
+    finally:
+        for view in views:
+            stage.con.unregister(view)
 
 
 __all__ = ["decoder", "stage_decoded"]
