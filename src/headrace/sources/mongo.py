@@ -58,7 +58,7 @@ class MongoDB(BaseModel):
     resnapshot: dict[str, int] = Field(default_factory=dict)
     """Raise a collection's number to have it read again while its changes go on."""
     restart: int = Field(0, ge=0, le=9999)
-    """Raise it to accept that changes were lost: the stream begins anew, and all collections are read again."""
+    """Raise it to accept that changes were lost: they begin anew, and all collections are read again."""
     chunk_mb: float = Field(16, gt=0)
     """Of a snapshot, and of the stream: what lands at once, or is read again after a kill."""
     session_minutes: float = Field(30.0, gt=0)
@@ -171,7 +171,7 @@ class MongoDB(BaseModel):
         if position and position["restart"] >= self.restart:
             if stamp(now) < position["at"]:
                 raise Gap(
-                    f"source {self.name}: the server is at {stamp(now)}, before {position['at']}, which landed",
+                    f"source {self.name}: the server is at {stamp(now)}, behind {position['at']}",
                     hint="it is another server or was restored: point `dsn` at the one that was read, or "
                     "raise `restart` by one to read every collection again from this one",
                 )

@@ -38,6 +38,11 @@ PASSING = (6, 7, 24, 43, 50, 63, 89, 91, 112, 133, 150, 175, 189, 202, 234, 237,
 PASSING_TOO = (10107, 11600, 11602, 13388, 13435, 13436)
 UNVERIFIED = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "Hostname mismatch")
 
+RIGHTS = (
+    "correct user and password in `dsn`, or grant it the role `read` on the database (find, listCollections, "
+    "changeStream): db.grantRolesToUser(user, [{role: 'read', db: database}])"
+)
+
 Raw = Any
 """A document or database whose values are bytes until somebody looks."""
 
@@ -125,7 +130,7 @@ class Server:
     def collections(self, client: MongoClient[Any], wanted: Sequence[str]) -> dict[str, Collection]:
         """The collections that `wanted` names or matches, by name. Raises `ConfigError` for one that is not
         there."""
-        with self.talking("list the collections", "GRANT: db.grantRolesToUser(…, [{role: 'read', db: …}])"):
+        with self.talking("list the collections"):
             listed = list(client.get_database(self.database).list_collections())
         every = {each.name: each for each in map(_collection, listed) if not each.name.startswith("system.")}
         found: dict[str, Collection] = {}
@@ -141,26 +146,25 @@ class Server:
         return found
 
     @contextmanager
-    def talking(self, doing: str, hint: str | None = None) -> Iterator[None]:
+    def talking(self, doing: str) -> Iterator[None]:
         """Errors of the driver within come out by class, with where and what."""
         try:
             yield
         except HeadraceError:
             raise
         except (PyMongoError, BSONError) as error:
-            raise self.explain(error, doing, hint) from None
+            raise self.explain(error, doing) from None
         except OSError as error:
             raise TransientError(f"source {self.name}: {doing}: {error}") from None
 
-    def explain(self, error: Exception, doing: str, hint: str | None = None) -> HeadraceError:
+    def explain(self, error: Exception, doing: str) -> HeadraceError:
         code = (error.code or 0) if isinstance(error, OperationFailure) else 0
         said = str(error).partition(", full error:")[0].partition(" (configured timeouts:")[0]
         message = f"source {self.name}: {doing}: {said[:500]}" + (f" ({code})" if code else "")
         if code in LOST:
-            return Gap(message, hint=hint or self.again())
+            return Gap(message, hint=self.again())
         if code in ACCESS:
-            rights = "the user needs the role `read` on the database: find, listCollections and changeStream"
-            return ConfigError(message, hint=hint or f"correct `dsn`, or grant rights: {rights}")
+            return ConfigError(message, hint=RIGHTS)
         if code in ALONE:
             return ConfigError(message, hint="changes need a replica set: mongod --replSet, rs.initiate()")
         if code == TOO_LARGE:
@@ -174,8 +178,8 @@ class Server:
             return ConfigError(message, hint="correct the options in `dsn`")
         passing = isinstance(error, ConnectionFailure | CursorNotFound) or code in (*PASSING, *PASSING_TOO)
         if passing or getattr(error, "timeout", False) or _labelled(error):
-            return TransientError(message, hint=hint or "is the server up, and reachable from here?")
-        return SystemFault(message, hint=hint)
+            return TransientError(message, hint="is the server up, and reachable from here?")
+        return SystemFault(message)
 
     def again(self) -> str:
         return (

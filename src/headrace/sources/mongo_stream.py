@@ -1,7 +1,7 @@
 """From a change stream to batches of changes, each with the token behind which the next read starts.
 
 A change's place is its cluster time and, as transactions share one, its number among the changes of that
-time. A batch ends where the time does. The server is told nothing: the token lies in the batch's own position.
+time. A batch ends where the time does. The server is told nothing: the token lies in the batch's position.
 """
 
 from __future__ import annotations
