@@ -99,6 +99,7 @@ def _compare(judge: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "$gt": _compare(lambda a, b: a > b),
     "$gte": _compare(lambda a, b: a >= b),
+    "$ne": lambda value, other: key(None if value is MISSING else value) != key(other),
     "$in": lambda value, some: value is not MISSING and any(key(value) == key(one) for one in some),
     "$type": lambda value, names: value is not MISSING and any(type(value) in NAMES[n] for n in names),
 }
@@ -150,7 +151,7 @@ class Data:
         self.databases: dict[str, dict[str, Space]] = {}
         self.oplog: list[Entry] = []
         self.time = (int(time.time()), 1)
-        self.forgotten = (0, 0)
+        self.forgotten = self.time
         self.changed = threading.Condition()
         self.cursors: dict[int, Follower | tuple[str, Iterator[bytes]]] = {}
         self.numbers = itertools.count(1 << 40)

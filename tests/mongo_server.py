@@ -2,7 +2,7 @@
 
 It keeps documents as the bytes that came, and an oplog that can be made to forget; it answers OP_MSG as
 MongoDB 7 does: hello, find with the server's order of types, writes, transactions, change streams with resume
-tokens, `updateLookup`, images, drop and rename. Written from the server's documentation, it is not the server:
+tokens, `updateLookup`, images, drop and rename. Written from the server's documentation, it is none:
 where it errs as Headrace does, tests see nothing. `HEADRACE_TEST_MONGO` names a real replica set instead.
 
 `python tests/mongo_server.py` serves until its input ends, and prints its port.
@@ -247,9 +247,9 @@ def _forgotten(data: Data, database: str, command: Mapping[str, Any]) -> None:
 
 
 def _fail(data: Data, database: str, command: Mapping[str, Any]) -> None:
-    """Test only: the next commands of these names fail."""
+    """Test only: the next commands of this name fail, so many times."""
     del database
-    data.failures += [(str(command["command"]), command["code"], command["name"])] * command.get("times", 1)
+    data.failures = [(str(command["command"]), command["code"], command["name"])] * command.get("times", 1)
 
 
 _COMMANDS: Mapping[str, Callable[[Data, str, dict[str, Any]], dict[str, Any] | None]] = {

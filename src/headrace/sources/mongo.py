@@ -132,16 +132,21 @@ class MongoDB(BaseModel):
         reader = Reader(server, server.raw(client), session)
         if not start:
             yield Batch([], position)
+        self._stream(reader, position).check()
         while True:
             for batch in self._snapshot(reader, position):
                 position = dict(batch.end)
                 yield batch
             more = any(not state["done"] for state in position["collections"].values())
-            stream = Stream(server, reader.database, position, int(self.chunk_mb * (1 << 20)), self.images)
+            stream = self._stream(reader, position)
             yield from stream.drain(None if ctx.follow and not more else server.now(client, session))
             position = stream.position
             if not more:
                 return
+
+    def _stream(self, reader: Reader, position: dict[str, Any]) -> Stream:
+        size = int(self.chunk_mb * (1 << 20))
+        return Stream(reader.server, reader.database, position, size, self.images)
 
     def _able(self, found: Mapping[str, Collection]) -> None:
         """Raises `ConfigError` for what no change stream can follow."""

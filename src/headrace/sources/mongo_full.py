@@ -27,7 +27,6 @@ from .raw import pieces
 if TYPE_CHECKING:
     from .mongo import MongoDB
 
-ORDERED = ("int", "long", "double", "decimal", "string", "objectId", "date", "timestamp")
 PIECE = 1 << 20
 
 
@@ -164,9 +163,7 @@ def _signature(reader: Reader, name: str, window: Mapping[str, Any]) -> list[str
 def _greatest(source: MongoDB, reader: Reader, name: str, by: str) -> Any:
     """The greatest value of a field, or None if no document has one that can be ordered."""
     with reader.server.talking(f"read {name}"):
-        found = reader.database[name].find_one(
-            {by: {"$type": list(ORDERED)}}, sort=[(by, -1)], session=reader.session
-        )
+        found = reader.database[name].find_one({by: {"$ne": None}}, sort=[(by, -1)], session=reader.session)
     if found is None:
         return None
     value: Any = bson.decode(found.raw, OPTIONS)

@@ -75,6 +75,11 @@ class Stream:
         finally:
             stream.close()
 
+    def check(self) -> None:
+        """Raises `Gap` where the stream cannot go on from the position, before anything is read."""
+        with self.server.talking("begin to follow changes"):
+            self.database.watch(self._matched(), **self._from(None)).close()
+
     def _matched(self) -> list[dict[str, Any]]:
         names = list(self.position["collections"])
         whole = {"operationType": {"$in": ["dropDatabase", "invalidate"]}}
