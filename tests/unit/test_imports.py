@@ -45,6 +45,8 @@ DRIVERS = {
     "loguru": ("observe",),
     "nanoarrow": ("sources",),
     "pymysql": ("sources",),
+    "pymongo": ("sources",),
+    "bson": ("sources",),
     "pydantic": ("spec", "sources"),
     "pydantic_core": ("spec",),
     "yaml": ("spec", "gold"),

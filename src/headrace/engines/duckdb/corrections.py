@@ -213,6 +213,7 @@ def _reread(engine: DuckEngine, step: TableStep, found: str, raw: Sequence[RawIn
         step.inputs,
         evolved=step.optional,
         flat=[name for name, column in contract.columns.items() if column.type == "text"],
+        json=[name for name, column in contract.columns.items() if column.type == "json"],
         case=contract.header_case,
         on_new=contract.on_new_column,
         on_missing=contract.on_missing_column,

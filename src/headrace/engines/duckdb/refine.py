@@ -66,6 +66,7 @@ def refine(engine: DuckEngine, step: TableStep, inputs: Inputs, *, epoch: int, n
         step.inputs,
         evolved=step.optional,
         flat=[name for name, column in contract.columns.items() if column.type == "text"],
+        json=[name for name, column in contract.columns.items() if column.type == "json"],
         case=contract.header_case,
         on_new=contract.on_new_column,
         on_missing=contract.on_missing_column,

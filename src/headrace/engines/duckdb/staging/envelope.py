@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from headrace.core import CHANGE
 
 from ..raw import BROKEN, as_text, open_plain, raw_lines
-from . import debezium
+from . import debezium, extended
 from .json import stage_jsonl
 from .parts import Part, Stage, StagedFile, Wanted, ident, text
 from .strict import NOT_OBJECT, Path, Paths, fold
@@ -44,11 +44,12 @@ HEADRACE = Layout(
 
 def stage_envelopes(stage: Stage, files: Sequence[StagedFile]) -> None:
     """Stages files of JSON lines whose format names an `envelope`."""
-    groups: dict[tuple[str, bool], list[StagedFile]] = {}
+    groups: dict[tuple[str, bool, bool], list[StagedFile]] = {}
     for file in files:
         kind = str(file.form.get("envelope"))
-        groups.setdefault((kind, kind == "debezium" and _wrapped(file)), []).append(file)
-    for (kind, wrapped), group in groups.items():
+        form = (kind, kind == "debezium" and _wrapped(file), bool(file.form.get("extended")))
+        groups.setdefault(form, []).append(file)
+    for (kind, wrapped, _), group in groups.items():
         if kind == "headrace":
             _stage(stage, group, HEADRACE)
         elif kind == "debezium":
@@ -81,10 +82,13 @@ def _stage(stage: Stage, files: Sequence[StagedFile], layout: Layout) -> None:
             if root is not None:
                 columns[f"{part}{place}"] = [(*root, *path) for path in paths]
     columns |= {name: [path] for name, path in layout.meta.items()}
+    wrapped = bool(files[0].form.get("extended"))
+    parts = {"a": layout.after, "b": layout.before, "k": layout.key} if wrapped else {}
+    columns |= {f"whole_{part}": [root] for part, root in parts.items() if root is not None}
     strict = "quarantine" in (stage.wanted.on_new, stage.wanted.on_missing)
     columns |= {"whole": [layout.after]} if strict else {}
-    # Debezium writes some numbers as structs: these are no nested values.
-    flat = {} if "schema" in columns else _flat(stage.wanted, names, list(columns))
+    # Debezium writes some numbers as structs, Extended JSON wraps values: these are no nested values.
+    flat = {} if wrapped or "schema" in columns else _flat(stage.wanted, names, list(columns))
     inner = Stage(
         stage.con,
         stage.table("envelope"),
@@ -108,15 +112,21 @@ def _stage(stage: Stage, files: Sequence[StagedFile], layout: Layout) -> None:
             [f.arrived for f in files],
         ],
     )
+    chosen = "o.*"
+    if wrapped:
+        within = [_paths(stage.wanted, name, keys) for name in names]
+        chosen = extended.opened(stage.wanted, names, within, "".join(parts))
     stage.con.execute(
-        f"CREATE TEMP TABLE {ident(opened)} AS SELECT o.*, p._place FROM ({' UNION ALL '.join(selects)}) o "
+        f"CREATE TEMP TABLE {ident(opened)} AS SELECT {chosen}, p._place "
+        f"FROM ({' UNION ALL '.join(selects)}) o "
         f"JOIN {ident(places)} p "
         "ON p.s = o._source AND p.f = o._file AND p.t IS NOT DISTINCT FROM o._ingested_at"
     )
     for done in inner.parts:
         inner.drop(done)
     values, change = _rows(stage, opened, [_heads(stage.wanted, n, keys) for n in names], layout)
-    _publish(stage, files, opened, names, values, change)
+    strictly = _strict(stage.wanted, names) + (f"ELSE {extended.NESTED} " if wrapped else "")
+    _publish(stage, files, opened, values, change, strictly)
     stage.con.execute(f"DROP TABLE {ident(places)}")
     stage.con.execute(f"DROP TABLE {ident(opened)}")
 
@@ -189,15 +199,14 @@ def _publish(
     stage: Stage,
     files: Sequence[StagedFile],
     opened: str,
-    names: Sequence[str],
     values: Sequence[str],
     change: dict[str, str],
+    strictly: str,
 ) -> None:
     """Takes good rows over into the stage, and the others as rejects with their lines."""
+    names = [name for name in stage.wanted.names if name not in CHANGE]
     con = stage.con
-    verdict = (
-        f"CASE WHEN coalesce(op NOT IN ({OPS}), true) THEN {text(UNKNOWN)} {_strict(stage.wanted, names)}END"
-    )
+    verdict = f"CASE WHEN coalesce(op NOT IN ({OPS}), true) THEN {text(UNKNOWN)} {strictly}END"
     judged = f"SELECT *, {verdict} AS _wrong FROM {ident(opened)} WHERE op IS DISTINCT FROM 'm'"
     several = len(files) > 1
     part = Part(

@@ -57,6 +57,8 @@ class Wanted:
     """Those of `columns` that are beyond the contract: a file need not have them."""
     flat: Sequence[str] = ()
     """Columns into which no object or array goes, whatever the format."""
+    json: Sequence[str] = ()
+    """Columns that take JSON as it is."""
 
     @property
     def contract(self) -> int:

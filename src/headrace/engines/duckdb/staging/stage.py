@@ -55,6 +55,7 @@ def stage(
     extras: Sequence[str] = (),
     evolved: Sequence[str] = (),
     flat: Sequence[str] = (),
+    json: Sequence[str] = (),
     case: Literal["ignore", "exact"] = "ignore",
     on_new: Drift = "evolve",
     on_missing: Literal["accept", "quarantine"] = "accept",
@@ -68,13 +69,16 @@ def stage(
     beyond the contract); `extras` are headers to carry under their own name. The relation has these as
     VARCHAR, then `_source`, `_file`, `_ingested_at`, `_line`. A record with an object or array for one of
     `flat` is a reject.
+    `json` are columns that take JSON as it is, also where it wraps a value (Extended JSON).
     With `shape`, its columns stand in place of the texts, made while the files are read.
     `into` names the relation, as nothing was named before; without it, that of the last call without it goes.
     """
     if into is None:  # only then: looking into the catalog is dear where inputs are small
         into = "staged"
         _clear(con, into)
-    run = Stage(con, into, Wanted(columns, extras, case, on_new, on_missing, evolved, flat), scratch, shape)
+    run = Stage(
+        con, into, Wanted(columns, extras, case, on_new, on_missing, evolved, flat, json), scratch, shape
+    )
     files = [
         StagedFile(place, source, landed, Path(path))
         for place, (source, landed, path) in enumerate(
