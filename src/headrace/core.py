@@ -130,9 +130,9 @@ class Write:
     """Columns that order two versions of a key, most significant first; the greater one stays."""
     delete_when: str | None = None
     """A boolean column of the frame: true makes the row a tombstone."""
+    partition_by: Sequence[str] = ()
     purge: bool = False
     """Rows that `delete_when` marks take the old ones away and leave nothing, not even that column."""
-    partition_by: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

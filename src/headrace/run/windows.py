@@ -276,8 +276,7 @@ def _execute(work: Windowing, plan: Plan, log: RefineLog, writer: TableWriter, *
         ledger.check(work.name)
         reach("refine.written")
 
-    mode = "merge" if before else "replace"
-    write = Write(work.output, mode, step.spec.keys, delete_when=GONE, purge=True)
+    write = Write(work.output, "merge" if before else "replace", step.spec.keys, delete_when=GONE, purge=True)
     commit = Commit(work.stream, plan.prev, plan.next)
     results = writer.write([(write, outcome.frames["windows"])], commit, approve)
     reach("refine.outputs")

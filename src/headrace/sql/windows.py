@@ -78,6 +78,11 @@ class WindowStep:
             used += expression.columns
         return tuple(dict.fromkeys(used))
 
+    def columns_of(self, measure: Measure) -> set[str]:
+        """Columns of the table that a measure is made of."""
+        used = {self.aggregates[int(name[1:])].argument for name in measure.outer.columns}
+        return {column for place in used if place is not None for column in self.arguments[place].columns}
+
 
 def compile_stream(
     name: str, spec: StreamSpec, columns: Mapping[str, str], at: Where | None = None
