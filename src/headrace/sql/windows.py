@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -122,6 +123,9 @@ def _outer(what: str, text: str, columns: Mapping[str, str], where: str | None, 
         raise ConfigError(f"{what}: `{text}` is not SQL: {detail}", hint=shape, where=where) from None
     if len(trees) != 1 or trees[0] is None:
         raise ConfigError(f"{what}: `{text}` is not one expression", hint=shape, where=where)
+    if trees[0].find(exp.Window):
+        hint = "a window of the stream is the only one: sum, count … over its rows"
+        raise ConfigError(f"{what}: window functions are not possible, in `{text}`", hint=hint, where=where)
     names: set[str] = set()
 
     def change(node: exp.Expr) -> exp.Expr:
@@ -143,7 +147,15 @@ def _outer(what: str, text: str, columns: Mapping[str, str], where: str | None, 
             )
     if not names:
         raise ConfigError(f"{what}: `{text}` has no aggregate", hint=f"aggregates: {KNOWN}", where=where)
-    return _timeless(parse(tree.sql(dialect="duckdb"), names, what, where), what, where)
+    try:
+        return _timeless(parse(tree.sql(dialect="duckdb"), names, what, where), what, where)
+    except ConfigError as error:  # it speaks of `a0` where people wrote an aggregate
+
+        def told(match: re.Match[str]) -> str:
+            return found.aggregates[int(match[1])].text
+
+        message = re.sub(r"\ba(\d+)\b", told, error.message)
+        raise ConfigError(message, hint=error.hint, where=where) from None
 
 
 def _aggregate(
@@ -153,7 +165,8 @@ def _aggregate(
     inner = node.this
     if kind == "count" and isinstance(inner, exp.Distinct) and len(inner.expressions) == 1:
         kind, inner = "distinct", inner.expressions[0]
-    shown = node.sql("duckdb")
+    within = inner.sql("duckdb") if isinstance(inner, exp.Expr) else "*"
+    shown = f"{node.sql_name().lower()}({within})"
     if kind is None or node.expressions or isinstance(inner, exp.Distinct):
         raise ConfigError(
             f"{what}: `{shown}` is not possible, in `{text}`", hint=f"aggregates: {KNOWN}", where=where
