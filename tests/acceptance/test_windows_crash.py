@@ -45,19 +45,19 @@ def wanted(grown: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, l
 
 
 @pytest.mark.parametrize("nth", OURS)
-@pytest.mark.parametrize("action", ["kill", "error"])
-@pytest.mark.parametrize("place", STEPS)
+@pytest.mark.parametrize(
+    ("place", "action"),
+    [(place, action) for place in STEPS for action in ("kill", "error") if FULL or action == "kill"],
+)
 def test_hurt_at_every_step(
     grown: Path, wanted: dict[str, Any], tmp_path: Path, place: str, action: str, nth: int
 ) -> None:
     root = tmp_path / "p"
     shutil.copytree(grown, root)
     hurt = headrace(root, "run", "--quiet", env={"HEADRACE_FAILPOINTS": f"{place}={action}@{nth}"})
-    assert hurt.returncode == (-signal.SIGKILL if action == "kill" else 6), hurt.stdout + hurt.stderr
-    again = headrace(root, "run", "--quiet")
-    assert again.returncode == 0, again.stdout + again.stderr
+    assert hurt.returncode == (-signal.SIGKILL if action == "kill" else 1), hurt.stdout + hurt.stderr
+    assert go(root).status == "success"
     assert actual(root) == wanted
-    assert headrace(root, "doctor", "--verify").returncode == 0
     assert [item.noop for item in go(root).tables] == [True] * 4
 
 
@@ -98,7 +98,7 @@ def test_paused_while_another_run_takes_over(
     assert actual(root) == wanted
 
 
-@pytest.mark.parametrize("gap", [0.0, 0.3])
+@pytest.mark.parametrize("gap", [0.0, 0.3] if FULL else [0.0])
 def test_two_runs_at_once(grown: Path, wanted: dict[str, Any], tmp_path: Path, gap: float) -> None:
     """Without the lock, as from two machines."""
     root = tmp_path / "p"

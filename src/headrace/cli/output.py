@@ -74,6 +74,7 @@ def _table_lines(tables: Sequence[TableReport], *, looked: bool) -> list[str]:
     digits = max((len(f"{item.ledger.read:,}") for item in tables if not item.noop), default=0)
     told = {item.name: _terms(item) for item in tables if not item.noop}
     width = max(map(len, told.values()), default=0)
+    word = max((len(_counted(item)) for item in tables if not item.noop), default=0)
     lines = []
     for item in tables:
         if item.held:
@@ -86,14 +87,22 @@ def _table_lines(tables: Sequence[TableReport], *, looked: bool) -> list[str]:
         else:
             fixed = f" + corrected {item.ledger.corrected:,}" if item.ledger.corrected else ""
             fixed += f" + truncated {item.ledger.truncated:,}" if item.ledger.truncated else ""
-            read = "windows" if item.windows else "read"
-            counts = f"{read} {item.ledger.read:>{digits},}{fixed} = {told[item.name]:<{width}}"
+            counts = (
+                f"{_counted(item):<{word}} {item.ledger.read:>{digits},}{fixed} = {told[item.name]:<{width}}"
+            )
             lines.append(f"{item.name:<{name}}  {counts}   {item.seconds:.1f} s")
     return lines
 
 
+def _counted(item: TableReport) -> str:
+    return "windows" if item.windows else "read"
+
+
 def _terms(item: TableReport) -> str:
     ledger = item.ledger
+    if item.windows:
+        words = ("inserted", "updated", "unchanged", "deleted")
+        return " + ".join(f"{w} {getattr(ledger, w):,}" for w in words if getattr(ledger, w)) or "0"
     detail = f" ({ledger.inserted:,} new, {ledger.updated:,} updated)" if ledger.updated else ""
     terms = [f"loaded {ledger.loaded:,}{detail}"] if ledger.loaded else []
     for word in ("unchanged", "deleted", "deduplicated", "quarantined", "filtered", "late", "superseded"):
