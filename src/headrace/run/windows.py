@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,12 @@ class Windowing:
     def source(self) -> str:
         return f"silver.{self.spec.given}"
 
-    @property
+    @cached_property
     def definition(self) -> dict[str, Any]:
         """All that shapes the windows: the stream, the columns that it reads, and which rows readers see."""
         return definition_of(self.name, self.spec, self.table)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return fingerprint_of(self.definition)
 
