@@ -46,7 +46,7 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One selected column: an expression over aggregates, which it calls `a0`, `a1` …"""
+    """One selected column: an expression over aggregates, which it calls `_a0`, `_a1` …"""
 
     name: str
     outer: Expression
@@ -81,7 +81,7 @@ class WindowStep:
 
     def columns_of(self, measure: Measure) -> set[str]:
         """Columns of the table that a measure is made of."""
-        used = {self.aggregates[int(name[1:])].argument for name in measure.outer.columns}
+        used = {self.aggregates[int(name[2:])].argument for name in measure.outer.columns}
         return {column for place in used if place is not None for column in self.arguments[place].columns}
 
 
@@ -133,8 +133,8 @@ def _outer(what: str, text: str, columns: Mapping[str, str], where: str | None, 
             return node
         aggregate = _aggregate(node, what, text, columns, where, found)
         found.aggregates.append(aggregate)
-        names.add(f"a{len(found.aggregates) - 1}")
-        return exp.column(f"a{len(found.aggregates) - 1}")
+        names.add(f"_a{len(found.aggregates) - 1}")
+        return exp.column(f"_a{len(found.aggregates) - 1}")
 
     tree = trees[0].transform(change)
     for column in tree.find_all(exp.Column):
@@ -149,17 +149,17 @@ def _outer(what: str, text: str, columns: Mapping[str, str], where: str | None, 
         raise ConfigError(f"{what}: `{text}` has no aggregate", hint=f"aggregates: {KNOWN}", where=where)
     try:
         return _timeless(parse(tree.sql(dialect="duckdb"), names, what, where), what, where)
-    except ConfigError as error:  # it speaks of `a0` where people wrote an aggregate
+    except ConfigError as error:  # it speaks of `_a0` where people wrote an aggregate
 
         def told(match: re.Match[str]) -> str:
             return found.aggregates[int(match[1])].text
 
-        message = re.sub(r"\ba(\d+)\b", told, error.message)
+        message = re.sub(r"\b_a(\d+)\b", told, error.message)
         raise ConfigError(message, hint=error.hint, where=where) from None
 
 
 def _aggregate(
-    node: exp.Expr, what: str, text: str, columns: Mapping[str, str], where: str | None, found: _Found
+    node: exp.AggFunc, what: str, text: str, columns: Mapping[str, str], where: str | None, found: _Found
 ) -> Aggregate:
     kind = AGGREGATES.get(type(node))
     inner = node.this
@@ -262,9 +262,9 @@ def sessions_sql(step: WindowStep, rows: str, within: str = "") -> str:
 
 
 def aggregated_sql(step: WindowStep, placed: str, types: Mapping[str, str]) -> str:
-    """One row for each window and group of `placed`: `_w`, `_e`, the groups, `a0` …, and `_f`."""
+    """One row for each window and group of `placed`: `_w`, `_e`, the groups, `_a0` …, and `_f`."""
     groups = ["_w", "_e", *map(quoted, step.spec.group_by)]
-    made = [f"{aggregate_sql(item, types)} AS a{number}" for number, item in enumerate(step.aggregates)]
+    made = [f"{aggregate_sql(item, types)} AS _a{number}" for number, item in enumerate(step.aggregates)]
     return f"SELECT {', '.join([*groups, *made])}, min(_f) AS _f FROM ({placed}) GROUP BY {', '.join(groups)}"
 
 
@@ -291,7 +291,7 @@ def refuse_types(step: WindowStep, types: Mapping[str, str]) -> None:
     """Raises ConfigError for a sum whose outcome would depend on the order of its rows, or makes no sense."""
     for measure in step.measures:
         for name in measure.outer.columns:
-            aggregate = step.aggregates[int(name[1:])]
+            aggregate = step.aggregates[int(name[2:])]
             word = types.get(f"_x{aggregate.argument}", "")
             if aggregate.kind not in ("sum", "avg") or word.partition("(")[0] in NUMBERS:
                 continue
