@@ -131,6 +131,8 @@ class Write:
     delete_when: str | None = None
     """A boolean column of the frame: true makes the row a tombstone."""
     partition_by: Sequence[str] = ()
+    purge: bool = False
+    """Rows that `delete_when` marks take the old ones away and leave nothing, not even that column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +257,16 @@ class Engine(Protocol):
 
     def strays(self, quarantine: TableAt, corrections: RawInput) -> int:
         """How many of `corrections` are of records not in `quarantine`: only a rebuild can apply these."""
+        ...
+
+    def windows(
+        self, step: Any, tables: tuple[TableAt | None, TableAt], target: TableAt | None, epoch: int
+    ) -> Outcome:
+        """What changes in a stream's windows, now `target`, when their table moves to another version.
+
+        Frame `windows` holds rows to merge by the stream's keys, marked by `_gone` where a window goes;
+        without a first version, all windows. `read` counts the frame's rows.
+        """
         ...
 
     def rewrite(self, target: TableAt, write: Write, frame: Frame, into: Path) -> Rewrite:

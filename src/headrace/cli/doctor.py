@@ -158,7 +158,7 @@ def _lake(project: Project) -> Iterator[Finding]:
     yield Finding("format", "ok", "known to this version")
     for name in project.config.sources:
         yield _checked(f"source {name}", partial(_landed, project, storage, name))
-    for name in project.config.tables:
+    for name in (*project.config.tables, *project.config.streams):
         yield _checked(f"table {name}", partial(_refined, project, storage, name))
     yield from _leftovers(project)
     yield from _catalog(project)

@@ -36,6 +36,9 @@ def run_lines(report: RunReport) -> list[str]:
         lines += [f"failed  source {source.name}: {source.error}"] if source.error else []
     for item in report.tables:
         lines += [f"failed  table {item.name}: {item.error}"] if item.error else []
+        if item.late:
+            rows = "row" if item.late == 1 else "rows"
+            lines.append(f"late  {item.name}: {item.late:,} {rows} in windows that were closed; corrected")
         lines += [f"rebuilt  {item.name}: {item.rebuilt}"] if item.rebuilt else []
         lines += [f"warned  {item.name}: {rule}  {rows:,} rows" for rule, rows in sorted(item.warned.items())]
         for check in item.checks:
@@ -54,7 +57,7 @@ def where_to_look(report: RunReport, here: Path) -> list[str]:
     if report.gold is not None and report.gold.passed and report.gold.path:
         lines.append(("gold", _relative(Path(report.gold.path), here)))
     if good:
-        largest = max(good, key=lambda item: item.ledger.read)
+        largest = max(good, key=lambda item: 0 if item.windows else item.ledger.read)
         lines.append(("look", f'headrace query "select * from silver.{largest.name} limit 10"'))
     bad = sum(item.ledger.quarantined for item in good)
     if bad:
@@ -71,23 +74,35 @@ def _table_lines(tables: Sequence[TableReport], *, looked: bool) -> list[str]:
     digits = max((len(f"{item.ledger.read:,}") for item in tables if not item.noop), default=0)
     told = {item.name: _terms(item) for item in tables if not item.noop}
     width = max(map(len, told.values()), default=0)
+    word = max((len(_counted(item)) for item in tables if not item.noop), default=0)
     lines = []
     for item in tables:
         if item.held:
             lines.append(f"{item.name:<{name}}  {item.held} (`headrace restore {item.name} --release`)")
+        elif item.noop and item.windows:
+            lines.append(f"{item.name:<{name}}  nothing new in {item.windows}")
         elif item.noop:
             none = "0 new files" if looked else f"new files: not looked for (`-s +{item.name}` does)"
             lines.append(f"{item.name:<{name}}  {none}")
         else:
             fixed = f" + corrected {item.ledger.corrected:,}" if item.ledger.corrected else ""
             fixed += f" + truncated {item.ledger.truncated:,}" if item.ledger.truncated else ""
-            counts = f"read {item.ledger.read:>{digits},}{fixed} = {told[item.name]:<{width}}"
+            counts = (
+                f"{_counted(item):<{word}} {item.ledger.read:>{digits},}{fixed} = {told[item.name]:<{width}}"
+            )
             lines.append(f"{item.name:<{name}}  {counts}   {item.seconds:.1f} s")
     return lines
 
 
+def _counted(item: TableReport) -> str:
+    return "windows" if item.windows else "read"
+
+
 def _terms(item: TableReport) -> str:
     ledger = item.ledger
+    if item.windows:
+        words = ("inserted", "updated", "unchanged", "deleted")
+        return " + ".join(f"{w} {getattr(ledger, w):,}" for w in words if getattr(ledger, w)) or "0"
     detail = f" ({ledger.inserted:,} new, {ledger.updated:,} updated)" if ledger.updated else ""
     terms = [f"loaded {ledger.loaded:,}{detail}"] if ledger.loaded else []
     for word in ("unchanged", "deleted", "deduplicated", "quarantined", "filtered", "late", "superseded"):

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 from ..errors import ConfigError
 from ..spec.change import Change, beside, changes
+from ..spec.change_stream import stream_changes
 from ..spec.pipeline import TableSpec
 from ..spec.project import Project
 from ..store.records import Done, RefineLog, seal, utc
 from ..store.storage import Storage
 from .parts import code_of
 from .refinery import fingerprint_of
+from .windows import definition_of
+from .windows import fingerprint_of as fingerprint_of_stream
 
 FOLDER = "_headrace/accept"
 
@@ -48,6 +51,8 @@ def redefined(project: Project, storage: Storage, table: str) -> Redefined | Non
     log = RefineLog(storage, table)
     if log.last is None:
         return None
+    if table in project.config.streams:
+        return _stream(project, storage, log, log.last)
     spec = project.config.tables[table]
     code = code_of(project, spec)
     after = fingerprint_of(spec, code)
@@ -56,6 +61,17 @@ def redefined(project: Project, storage: Storage, table: str) -> Redefined | Non
     found = between(log, log.last, spec, code)
     accepted = storage.list(FOLDER).count(_key(table, log.last.fingerprint, after)) > 0
     return Redefined(table, log.last.fingerprint, after, found, accepted)
+
+
+def _stream(project: Project, storage: Storage, log: RefineLog, last: Done) -> Redefined | None:
+    spec = project.config.streams[log.table]
+    new = definition_of(log.table, spec, project.config.tables[spec.given])
+    after = fingerprint_of_stream(new)
+    if after == last.fingerprint:
+        return None
+    found = stream_changes(log.planned(last.epoch).spec, new)
+    accepted = storage.list(FOLDER).count(_key(log.table, last.fingerprint, after)) > 0
+    return Redefined(log.table, last.fingerprint, after, found, accepted)
 
 
 def between(log: RefineLog, done: Done, spec: TableSpec, code: str) -> list[Change]:

@@ -97,7 +97,9 @@ def backfill(
     for place, items in enumerate(found.portions, 1):
         keys = {table: [item.key for item in items]}
         reason = f"again, {len(found.portions) - place} portions to come: {found.again}" if again else ""
-        report = run(project, select=[f"refine:{table}"], only=keys, again=reason, listener=listener)
+        streams = [name for name, stream in project.config.streams.items() if stream.given == table]
+        chosen = [f"refine:{name}" for name in (table, *streams)]
+        report = run(project, select=chosen, only=keys, again=reason, listener=listener)
         _check(report, table)
         yield found, report
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..spec.change import beside, changes
+from ..spec.change_stream import stream_changes
 from ..spec.pipeline import TableSpec
 from ..store.records import Done, LandLog, Plan, RefineLog
 
@@ -29,6 +30,30 @@ def causes(log: RefineLog, lands: Mapping[str, LandLog], before: Done | None, af
     found = [*_code(first, last), *_configuration(before, after, first, last)]
     found += _inputs(lands, before.inputs, after)
     found += _other_input(before, after)
+    return [*found, *_operations(log, before, after)]
+
+
+def stream_causes(log: RefineLog, before: Done | None, after: Done) -> list[Cause]:
+    """The same for a stream, whose input is its table."""
+    ((table, version),) = after.inputs.items()
+    if before is None:
+        return [
+            Cause("input", "the windows were not there before"),
+            Cause("input", f"{table} version {version}"),
+        ]
+    first, last = log.planned(before.epoch), log.planned(after.epoch)
+    found = [
+        Cause("code", f"{name} {first.engine.get(name, 'none')} → {last.engine.get(name, 'none')}")
+        for name in sorted({*first.engine, *last.engine})
+        if first.engine.get(name) != last.engine.get(name)
+    ]
+    if told := stream_changes(first.spec, last.spec):
+        found.append(
+            Cause("configuration", "the stream's definition changed", tuple(str(item) for item in told))
+        )
+    if before.inputs != after.inputs:
+        was = before.inputs.get(table, -1)
+        found.append(Cause("input", f"{table}: version {was} → {version}"))
     return [*found, *_operations(log, before, after)]
 
 

@@ -14,11 +14,12 @@ from ..spec.problem import suggest
 from ..spec.project import Project
 from ..store.delta import Table
 from ..store.records import Done, LandLog, RefineLog
-from .cause import Cause, causes
+from .cause import Cause, causes, stream_causes
 from .compare import AUDIT, Ask, Comparison, Example, Schemas, compare
 from .parts import lands_of, part
 from .points import Point, point
 from .runner import open_storage
+from .windows import step_of
 
 HIDDEN = "***"
 
@@ -66,13 +67,13 @@ def diff(
     Raises `ConfigError` if a run is not known, or if a version's files have been vacuumed.
     """
     redact.register(project.secrets)
-    if table is not None and table not in project.config.tables:
-        known = project.config.tables
+    known = [*project.config.tables, *project.config.streams]
+    if table is not None and table not in known:
         raise ConfigError(f"table `{table}` is not defined", hint=suggest(table, known, "tables"))
     if not project.lake.exists():
         raise ConfigError(f"there is no lake at {project.lake} yet", hint="`headrace run` makes it")
     storage = open_storage(project)
-    names = [table] if table else list(project.config.tables)
+    names = [table] if table else known
     logs = {name: RefineLog(storage, name) for name in names}
     points = [point(project, asked, list(logs.values())) for asked in (first, second)]
     lands = {name: LandLog(storage, project.stream(name)) for name in project.config.sources}
@@ -107,11 +108,17 @@ def _table(
             hint="what it was before is lost: compare runs on one side of that",
         )
     old, new = _at(store, first), _at(store, last)
-    spec = TableSpec.model_validate(log.planned(after.epoch).spec)
-    past = TableSpec.model_validate(log.planned(before.epoch).spec) if before else spec
-    lands = {**lands, **lands_of(spec, lands.__getitem__)} if {*spec.source} <= {*lands} else lands
-    hidden = {name for one in (past, spec) for name, column in one.contract.columns.items() if column.pii}
-    told = compare(_ask(project), old, new, _keys(past, spec, new), examples)
+    if log.table in project.config.streams:
+        keys, hidden = _of_stream(project, log, before, after)
+        found = stream_causes(log, before, after)
+    else:
+        spec = TableSpec.model_validate(log.planned(after.epoch).spec)
+        past = TableSpec.model_validate(log.planned(before.epoch).spec) if before else spec
+        lands = {**lands, **lands_of(spec, lands.__getitem__)} if {*spec.source} <= {*lands} else lands
+        hidden = {name for one in (past, spec) for name, column in one.contract.columns.items() if column.pii}
+        keys = _keys(past, spec, new)
+        found = causes(log, lands, before, after)
+    told = compare(_ask(project), old, new, keys, examples)
     return TableDiff(
         log.table,
         epochs,
@@ -124,8 +131,25 @@ def _table(
             if name in new.columns and new.columns[name] != kind
         },
         replace(told, examples=[_masked(item, hidden) for item in told.examples]),
-        causes(log, lands, before, after),
+        found,
     )
+
+
+def _of_stream(
+    project: Project, log: RefineLog, before: Done | None, after: Done
+) -> tuple[Sequence[str], set[str]]:
+    """The key of both versions of the windows, none if they differ, and columns that may be personal."""
+    given = project.config.streams[log.table].given
+    columns = project.config.tables[given].contract.columns
+    private = {name for name, item in columns.items() if item.pii}
+    steps = [step_of(log.planned(done.epoch)) for done in (before, after) if done]
+    hidden: set[str] = set()
+    for step in steps:
+        hidden |= private.intersection(step.spec.group_by)
+        hidden |= {item.name for item in step.measures if private.intersection(step.columns_of(item))}
+    specs = [step.spec for step in steps]
+    same = len({tuple(spec.keys) for spec in specs}) == 1
+    return (specs[-1].keys if same else ()), hidden
 
 
 def _version(done: Done | None, table: str) -> int:

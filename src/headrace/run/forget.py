@@ -39,6 +39,7 @@ from .refine import refine
 from .report import Step, silent
 from .runner import open_storage, references
 from .sweep import data_files
+from .windows import refine_windows, windowing
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def forget(
     with ExitStack() as stack:
         stack.enter_context(alone(project.lake))
         stack.enter_context(alone(project.lake, "maintenance"))
-        for name in config.tables:
+        for name in (*config.tables, *config.streams):
             if plans := RefineLog(storage, name).open_plans():
                 raise Busy(
                     f"table `{name}`: epoch {plans[-1].next} is not finished", hint="`headrace run` first"
@@ -291,6 +292,14 @@ def _cleaned(work: Request) -> Iterator[Step]:
         rows = report.ledger.inserted
         yield Step(f"rebuild silver.{name}", rows, 0, f"rows; epoch {report.epoch}")
         reach("forget.table")
+    for name in config.streams:
+        if (last := RefineLog(work.storage, name).last) is None:
+            continue
+        if last.forgotten < forgotten.newest(work.storage):
+            with windowing(work.project, name, work.storage, work.scratch / name, silent) as windows:
+                report = refine_windows(windows)
+            yield Step(f"rebuild silver.{name}", report.ledger.read, 0, f"windows; epoch {report.epoch}")
+            reach("forget.table")
     stamp = f"_headrace/purged/{forgotten.newest(work.storage):012d}.json"
     if not forgotten.newest(work.storage) or work.storage.path(stamp).exists():
         return
@@ -298,7 +307,7 @@ def _cleaned(work: Request) -> Iterator[Step]:
         if work.storage.path(key).exists():
             work.storage.delete([key])
             reach("forget.deleted")
-    for name in config.tables:
+    for name in (*config.tables, *config.streams):
         for table in outputs(work.storage, name):
             yield from _purged(work, table)
     gold = gold_file(work.project)

@@ -22,9 +22,9 @@ def gold_file(project: Project) -> Path:
 
 
 def silver_tables(project: Project, storage: Storage) -> dict[str, tuple[TableAt, dict[str, str | int]]]:
-    """Every silver table (and history) at the version of its last done epoch, with what pins it."""
+    """Every silver table, history and stream at the version of its last done epoch, with what pins it."""
     found = {}
-    for name in project.config.tables:
+    for name in (*project.config.tables, *project.config.streams):
         log = RefineLog(storage, name)
         last = log.last
         restores = [done.epoch for done in log.done if done.mode == "restore"][-1:]
@@ -33,7 +33,8 @@ def silver_tables(project: Project, storage: Storage) -> dict[str, tuple[TableAt
             if last is None or schema != "silver":
                 continue
             at = Table(project.lake / schema / table, output).at(identity["version"])
-            at = followed(project.config.tables[name], output, at)
+            if name in project.config.tables:
+                at = followed(project.config.tables[name], output, at)
             # rows of a restored table have old epochs: increments that look for new ones would miss them
             origin = "".join(f"@{epoch}" for epoch in restores)
             check_sizes(output, at.files)

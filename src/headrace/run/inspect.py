@@ -72,21 +72,21 @@ def _ask(
 
 
 def tables(project: Project) -> Rows:
-    """One row per silver table: rows, version, epoch, when it was refined last, and its quarantine.
+    """One row per silver table and stream: rows, version, epoch, when it was refined last, its quarantine.
 
     Where tables follow changes, also how many of its keys are `stale`: their newest change is in quarantine.
     """
     _lake(project)
     sizes = {output: sum(file.rows for file in at.files) for output, at in _outputs(project)}
     found = []
-    for name in project.config.tables:
+    for name in (*project.config.tables, *project.config.streams):
         last = RefineLog(open_storage(project), name).last
         silver = (last.outputs if last else {}).get(f"silver.{name}", {})
         found.append(
             (
                 name,
                 sizes.get(f"silver.{name}", 0),
-                sizes.get(f"quarantine.{name}", 0),
+                sizes.get(f"quarantine.{name}", 0) if name in project.config.tables else None,
                 last.epoch if last else 0,
                 silver.get("version", -1),
                 last.time if last else None,
@@ -225,6 +225,10 @@ def _outputs(project: Project) -> list[tuple[str, TableAt]]:
             at = Table(project.lake.joinpath(*output.split(".")), output).snapshot("").at
             if at.version >= 0:
                 found.append((output, followed(spec, output, at)))
+    for name in project.config.streams:
+        at = Table(project.lake / "silver" / name, f"silver.{name}").snapshot("").at
+        if at.version >= 0:
+            found.append((at.table, at))
     return found
 
 

@@ -67,7 +67,8 @@ def maintain(project: Project, *, dry_run: bool = False, now: datetime | None = 
 
 
 def _tables(work: Upkeep) -> Iterator[Step]:
-    logs = {name: RefineLog(work.storage, name) for name in work.project.config.tables}
+    config = work.project.config
+    logs = {name: RefineLog(work.storage, name) for name in (*config.tables, *config.streams)}
     for name, log in logs.items():
         if plans := log.open_plans():
             why = f"epoch {plans[-1].next} is not finished: a run is at work, or the next one finishes it"

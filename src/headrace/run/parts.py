@@ -54,7 +54,7 @@ def refinery(
         config.memory,
         pii_key=config.pii_key.encode() if config.pii_key else None,
         project=project.root,
-        shares=min(config.parallel, len(config.tables)),
+        shares=min(config.parallel, len(config.tables) + len(config.streams)),
     )
     with engine:
         yield Refinery(

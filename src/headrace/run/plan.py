@@ -35,6 +35,7 @@ from .refine import verify
 from .refinery import Refinery, TableWriter
 from .report import silent
 from .runner import check, open_storage
+from .windows import Windowing, next_windows, windowing
 
 Action = Literal["no change", "increment", "rebuild", "finish", "held", "cannot"]
 
@@ -117,7 +118,8 @@ def plan(project: Project, *, accepting: bool = False) -> PipelinePlan:
         sources = [waiting(looked_at, name, land) for name, land in lands.items()]
         for source in sources:
             as_if_landed(lands[source.name], source.files)
-        changed = {name: redefined(looked_at, storage, name) for name in project.config.tables}
+        names = (*project.config.tables, *project.config.streams)
+        changed = {name: redefined(looked_at, storage, name) for name in names}
         if accepting:
             for name, change in changed.items():
                 if change and change.refused:
@@ -129,6 +131,9 @@ def plan(project: Project, *, accepting: bool = False) -> PipelinePlan:
             own = lands_of(spec, lands.__getitem__)
             with refinery(looked_at, name, storage, own, Path(scratch), silent) as work:
                 tables.append(_table(looked_at, work, changed[name], gold))
+        for name in project.config.streams:
+            with windowing(looked_at, name, storage, Path(scratch) / name, silent) as windows:
+                tables.append(_stream(windows, changed[name], gold, tables))
         return PipelinePlan(project.config.name, sources, tables, _gold(looked_at, tables))
 
 
@@ -155,6 +160,41 @@ def _table(project: Project, work: Refinery, change: Redefined | None, gold: Gol
         return _epoch(work, log, writer, told)
     except HeadraceError as error:
         return replace(told, action="cannot", reason=str(error))
+
+
+def _stream(work: Windowing, change: Redefined | None, gold: Gold, tables: Sequence[TablePlan]) -> TablePlan:
+    """What happens to the windows; what is yet to come of their table is not known to the row."""
+    log = RefineLog(work.storage, work.name)
+    told = TablePlan(work.name, "no change")
+    if change:
+        columns = tuple(dict.fromkeys(column for item in change.changes for column in item.columns))
+        columns = ("*",) if "*" in columns else columns
+        rows = any(item.rows for item in change.changes)
+        touched = reached(gold, work.name, columns, rows=rows)
+        told = TablePlan(
+            work.name, "rebuild", "", change.changes, change.accepted, columns, touched, gold.unknown
+        )
+    (given,) = [table for table in tables if table.name == work.spec.given]
+    try:
+        writer = work.sink.open([work.output], work.stream)
+        verify(work, log, writer)
+        doubt = next((plan for plan in log.open_plans() if plan.next == writer.epoch), None)
+        found = doubt or next_windows(work, log, None)
+    except HeadraceError as error:
+        return replace(told, action="cannot", reason=str(error))
+    if not doubt and (hold := held(work.storage, work.name)):
+        return replace(told, action="held", reason=f"held since {hold['time'][:19]}Z: {hold['reason']}")
+    action: Action = "no change"
+    if doubt or found:
+        action = "finish" if doubt else "rebuild" if found and found.mode == "rebuild" else "increment"
+    elif given.action in ("increment", "rebuild", "finish"):
+        action = "increment"
+    if action == "no change":
+        return told
+    reason = f"epoch {found.next} was interrupted" if doubt and found else found.reason if found else ""
+    after = given.action in ("increment", "rebuild", "finish")
+    reason = "; ".join(filter(None, [reason, f"after table {given.name}" if after else ""]))
+    return replace(told, action=action, reason=reason, stored=list(_stored(writer)))
 
 
 def _changed(project: Project, log: RefineLog, change: Redefined, gold: Gold) -> TablePlan:

@@ -25,7 +25,7 @@ from .corrected import corrections_of
 from .origin import Objects, Origin, origin
 from .planned import next_plan
 from .portions import portion
-from .refinery import CORRECTIONS, Refinery, TableWriter
+from .refinery import CORRECTIONS, Refined, Refinery, TableWriter
 from .report import Event, Ledger, TableReport
 from .restored import resume
 from .trail import check_heads, check_trail
@@ -113,7 +113,7 @@ def _finished(
             log.refresh()
             ahead = log.epoch != plan.prev or log.next_number() != plan.next + 1
             moved = work.sink.open(work.outputs(work.spec), work.stream)
-            if ahead or not left or not _maintained(writer, moved):
+            if ahead or not left or not maintained(writer, moved):
                 raise
             verify(work, log, moved)
             writer, finishing = moved, moved.epoch == plan.next
@@ -130,7 +130,7 @@ def _finished(
     raise AssertionError("the last round returns or raises")
 
 
-def _maintained(before: TableWriter, now: TableWriter) -> bool:
+def maintained(before: TableWriter, now: TableWriter) -> bool:
     """Whether some table has a commit on top of what the writer saw that is no epoch of its stream."""
     for name, old in before.snapshots.items():
         new = now.snapshots[name]
@@ -139,7 +139,7 @@ def _maintained(before: TableWriter, now: TableWriter) -> bool:
     return False
 
 
-def verify(work: Refinery, log: RefineLog, writer: TableWriter) -> None:
+def verify(work: Refined, log: RefineLog, writer: TableWriter) -> None:
     """Refuses to go on over a foreign commit, a restored or replaced table, or a lost log entry."""
     epochs = {0 if log.last is None else log.last.epoch, *(plan.next for plan in log.open_plans())}
     for name, snapshot in writer.snapshots.items():
@@ -219,7 +219,7 @@ def _execute(
         fingerprint=plan.fingerprint,
         inputs={source: high for source, (_, high) in plan.inputs.items()},
         evolved=plan.evolved,
-        outputs={item.table: _identity(writer, item) for item in results},
+        outputs={item.table: identity(writer, item) for item in results},
         references=plan.references,
         ledger=asdict(ledger),
         by_rule=dict(outcome.by_rule),
@@ -314,7 +314,8 @@ def ledger_of(outcome: Outcome, silver: Written) -> Ledger:
     )
 
 
-def _identity(writer: TableWriter, written: Written) -> dict[str, Any]:
+def identity(writer: TableWriter, written: Written) -> dict[str, Any]:
+    """What tells later whether the table is still the one that was written."""
     table = writer.tables[written.table]
     return {
         "id": writer.snapshots[written.table].table_id,

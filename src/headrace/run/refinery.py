@@ -44,6 +44,17 @@ class TableSink(Protocol):
     def table(self, name: str) -> Table: ...
 
 
+class Refined(Protocol):
+    """What is written by one refine stream: a table, or the windows of a stream."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def storage(self) -> Storage: ...
+    @property
+    def streams(self) -> Mapping[str, LandLog]: ...
+
+
 @dataclass(frozen=True)
 class Refinery:
     """One table and all that its refinement needs. `lands` are the logs of its sources, by source name."""

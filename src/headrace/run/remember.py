@@ -21,7 +21,8 @@ def remember(project: Project, storage: LocalStorage, catalog: Catalog) -> int:
 
     Only runs that refined something have left a trace; records of an older Headrace count as a run each.
     """
-    logs = {name: RefineLog(storage, name) for name in project.config.tables}
+    config = project.config
+    logs = {name: RefineLog(storage, name) for name in (*config.tables, *config.streams)}
     runs: dict[str, list[tuple[str, Done]]] = {}
     for name, log in logs.items():
         for done in log.done:
@@ -49,14 +50,14 @@ def _when(text: str) -> datetime:
 
 def _run(project: Project, run_id: str, epochs: Epochs) -> PipelineRun:
     total: dict[str, float] = {}
-    for _, done in epochs:
-        for word, count in done.ledger.items():
+    for name, done in epochs:
+        for word, count in done.ledger.items() if name in project.config.tables else ():
             total[word] = total.get(word, 0) + count
     started, ended = min(_when(done.now) for _, done in epochs), max(_when(done.time) for _, done in epochs)
     total["records_read"] = total.pop("read", 0)
     total["seconds"] = (ended - started).total_seconds()
-    name, env = project.config.name, project.env or ""
-    return PipelineRun(run_id, name, started, ended, "success", RunMetrics.of(total), env)
+    pipeline, env = project.config.name, project.env or ""
+    return PipelineRun(run_id, pipeline, started, ended, "success", RunMetrics.of(total), env)
 
 
 def _entries(run_id: str, epochs: Epochs) -> Iterator[LedgerEntry]:

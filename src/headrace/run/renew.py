@@ -15,6 +15,7 @@ from ..spec.project import Project
 from ..sql import compile_table
 from ..store.base import newest
 from ..store.delta import Change, Table
+from ..store.intact import check_bytes
 from ..store.records import LandLog, Plan, RefineLog
 from ..store.storage import LocalStorage, scratch_folder
 from .accept import require
@@ -25,6 +26,7 @@ from .refine import inputs_of, refine
 from .refinery import Refinery
 from .report import Step, silent
 from .restored import resume, rewound, table_of
+from .windows import refine_windows, windowing
 
 ASIDE = ".damaged"
 """The folder of the lake into which damaged tables are moved; nothing reads it."""
@@ -55,6 +57,31 @@ def renew(project: Project, storage: LocalStorage, log: RefineLog, reason: str) 
     if aside:
         told += f"; what was damaged lies in {aside[0].parent}"
     return Step(f"restore silver.{name}", report.ledger.inserted, 0, told)
+
+
+def renew_windows(project: Project, storage: LocalStorage, log: RefineLog, reason: str) -> Step:
+    """The same for a stream: its windows are made anew from its table, whose files must be whole."""
+    name = log.table
+    require(project, storage, [name], accepting=False)
+    with (
+        scratch_folder(project.lake / ".scratch") as scratch,
+        windowing(project, name, storage, scratch, silent) as work,
+    ):
+        source = work.sink.table(work.source).snapshot("").at
+        check_bytes(work.source, source.files)
+        plan = _emptied(storage, log, reason)
+        log.plan(plan)
+        reach("restore.planned")
+        aside = _set_aside(storage, log, plan, work.output)
+        resume(storage, plan, log)
+        report = refine_windows(work)
+    told = f"windows, computed anew from {work.source}; now epoch {report.epoch}"
+    return Step(
+        f"restore {work.output}",
+        report.ledger.inserted,
+        0,
+        told + (f"; what was damaged lies in {aside}" if aside else ""),
+    )
 
 
 def _possible(work: Refinery, log: RefineLog) -> None:
@@ -91,12 +118,19 @@ def _set_aside(storage: LocalStorage, log: RefineLog, plan: Plan, output: str) -
         aside = storage.path(f"{ASIDE}/{plan.table}-{plan.next}/{output}")
         aside.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(table.path, aside)
-    step = compile_table(plan.table, TableSpec.model_validate(plan.spec), plan.evolved)
-    first = next(iter(step.columns))  # the others follow with the rows
-    columns = {"_file": "text"} if output.startswith("quarantine.") else {first: step.columns[first]}
+    columns = _first_column(plan, output)  # the others follow with the rows
     fresh = table_of(storage, output)
     fresh.commit(Change(fresh.snapshot(""), None, "CREATE TABLE", columns, note={"renewed": plan.next}))
     return aside
+
+
+def _first_column(plan: Plan, output: str) -> dict[str, str]:
+    if "stream" in plan.spec:
+        return {"window_start": "timestamp"}
+    if output.startswith("quarantine."):
+        return {"_file": "text"}
+    columns = compile_table(plan.table, TableSpec.model_validate(plan.spec), plan.evolved).columns
+    return dict([next(iter(columns.items()))])
 
 
 def _sound(table: Table, known: Mapping[str, Any]) -> bool:

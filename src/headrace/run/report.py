@@ -116,6 +116,10 @@ class TableReport:
     """Of a table of changes: source → kind of change → how many it told."""
     held: str = ""
     """Since when and why the table is left as it is, whatever has landed."""
+    windows: str = ""
+    """Of the windows of a stream: the table that they are from. What the ledger counts are windows then."""
+    late: int = 0
+    """Of a stream: rows that came into, or left, windows that were closed."""
 
     def then(self, later: TableReport) -> TableReport:
         """Both epochs as one: what was counted is added up, all else is as the later one left it."""
@@ -128,6 +132,7 @@ class TableReport:
             warned=_sum(self.warned, later.warned),
             seconds=self.seconds + later.seconds,
             rebuilt=later.rebuilt or self.rebuilt,
+            late=self.late + later.late,
             told={
                 name: _sum(self.told.get(name, {}), later.told.get(name, {}))
                 for name in {**self.told, **later.told}

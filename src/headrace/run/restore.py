@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 
 from ..errors import ConfigError, Corrupt
 from ..failpoints import reach
-from ..spec.problem import suggest
 from ..spec.project import Project
+from ..spec.window import undefined
 from ..store.hold import hold as hold_at
 from ..store.hold import release
 from ..store.records import Done, Plan, RefineLog, utc
 from ..store.storage import LocalStorage
 from .alone import alone
-from .renew import renew
+from .renew import renew, renew_windows
 from .report import Step
 from .restored import resume, rewound, table_of
 from .runner import open_storage
@@ -69,9 +69,7 @@ def restore(project: Project, table: str, point: Point, *, hold: bool = False, r
     its own files do not give it any more. Raises `ConfigError` if the state is not known or cannot be had,
     `Busy` while a run is at work. Nothing is changed then.
     """
-    if table not in project.config.tables:
-        hint = suggest(table, project.config.tables, "tables")
-        raise ConfigError(f"table `{table}` is not defined", hint=hint)
+    _defined(project, table)
     storage = open_storage(project)
     with alone(project.lake):
         log = RefineLog(storage, table)
@@ -82,7 +80,8 @@ def restore(project: Project, table: str, point: Point, *, hold: bool = False, r
         except (ConfigError, Corrupt):
             if point != Point() or hold:
                 raise
-            return renew(project, storage, log, why)
+            again = renew_windows if table in project.config.streams else renew
+            return again(project, storage, log, why)
         if hold:  # first: a run must not go on from there before the hold is known
             hold_at(storage, table, plan.next, plan.reason)
         log.plan(plan)
@@ -91,6 +90,12 @@ def restore(project: Project, table: str, point: Point, *, hold: bool = False, r
         rows = sum(file.rows for file in table_of(storage, f"silver.{table}").snapshot("").at.files)
     told = f"rows, as of epoch {target.epoch} of {target.time}; now epoch {done.epoch}"
     return Step(f"restore silver.{table}", rows, 0, told + (", held" if hold else ""))
+
+
+def _defined(project: Project, table: str) -> None:
+    tables, streams = project.config.tables, project.config.streams
+    if table not in tables and table not in streams:
+        raise ConfigError(f"table `{table}` is not defined", hint=undefined(table, streams, tables))
 
 
 def _who() -> str:
@@ -125,7 +130,5 @@ def _planned(storage: LocalStorage, log: RefineLog, target: Done, reason: str) -
 
 def let_go(project: Project, table: str) -> bool:
     """Ends the hold on `table`, so that the next run goes on; False if nothing held it."""
-    if table not in project.config.tables:
-        hint = suggest(table, project.config.tables, "tables")
-        raise ConfigError(f"table `{table}` is not defined", hint=hint)
+    _defined(project, table)
     return release(open_storage(project), table)

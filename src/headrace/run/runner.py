@@ -20,7 +20,9 @@ from ..core import Engine
 from ..errors import ConfigError, Fenced, HeadraceError
 from ..spec.pipeline import TableSpec
 from ..spec.project import Project
+from ..spec.window import undefined
 from ..sql import compile_table
+from ..sql.windows import compile_stream
 from ..store.cipher import Cipher
 from ..store.records import LandLog, RefineLog, check_format
 from ..store.storage import LocalStorage, scratch_folder
@@ -35,6 +37,7 @@ from .parts import lands_of, part, refinery
 from .refine import refine
 from .report import Event, GoldReport, Listener, RunReport, SourceReport, Status, TableReport, silent
 from .retention import Keeper, due, tend
+from .windows import definition_of, fingerprint_of, refine_windows, windowing
 
 if TYPE_CHECKING:
     from ..catalog.catalog import Catalog
@@ -135,15 +138,35 @@ def run(
 def check(project: Project, rebuild: Sequence[str] = ()) -> None:
     """Compiles every contract and binds those that have not run yet: no mistake waits for the data."""
     for name in rebuild:
-        if name not in project.config.tables:
-            known = ", ".join(project.config.tables)
-            raise ConfigError(f"rebuild: table `{name}` is not defined", hint=f"tables: {known}")
+        if name not in project.config.tables and name not in project.config.streams:
+            hint = undefined(name, project.config.streams, project.config.tables)
+            raise ConfigError(f"rebuild: table `{name}` is not defined", hint=hint)
     tables = project.config.tables
     where = {name: str(project.shown.where(("tables", name, "contract"))) for name in tables}
     steps = {name: compile_table(name, spec, where=where[name]) for name, spec in tables.items()}
     changed = {name: where[name] for name in tables if not _has_run(project, name)}
     if changed:
         part("engines", "duckdb").validate(steps, changed)
+    _check_streams(project)
+
+
+def _check_streams(project: Project) -> None:
+    config, found = project.config, []
+    for name, stream in config.streams.items():
+        contract = config.tables[stream.given].contract
+        columns = {column: item.type for column, item in contract.columns.items()}
+        step = compile_stream(name, stream, columns, partial(_where, project, name))
+        known = RefineLog(LocalStorage(project.lake), name).last if project.lake.exists() else None
+        definition = definition_of(name, stream, config.tables[stream.given])
+        if known is None or known.fingerprint != fingerprint_of(definition):
+            found.append(step)
+    if found:
+        part("engines", "duckdb").validate_windows(found)
+
+
+def _where(project: Project, stream: str, at: tuple[str | int, ...]) -> str | None:
+    mark = project.shown.where(("streams", stream, *at))
+    return str(mark) if mark else None
 
 
 def _has_run(project: Project, table: str) -> bool:
@@ -175,8 +198,19 @@ def _tasks(plant: Plant, patterns: Sequence[str]) -> list[Task]:
                 cancel=partial(_interrupt, plant, name),
             )
         )
+    for name, stream in config.streams.items():
+        tasks.append(
+            Task(
+                f"refine:{name}",
+                (f"refine:{stream.given}",),
+                partial(_windows, plant, name),
+                attempts=attempts,
+                base=base,
+                cancel=partial(_interrupt, plant, name),
+            )
+        )
     if config.gold:
-        needs = [f"refine:{name}" for name in config.tables]
+        needs = [f"refine:{name}" for name in (*config.tables, *config.streams)]
         tasks.append(Task("gold", tuple(needs), partial(_gold, plant), attempts=attempts, base=base))
     return select(tasks, patterns)
 
@@ -224,6 +258,16 @@ def _refine(plant: Plant, name: str) -> TableReport:
             del plant.engines[name]
 
 
+def _windows(plant: Plant, name: str) -> TableReport:
+    with windowing(plant.project, name, plant.storage, plant.scratch / name, plant.listener) as work:
+        plant.engines[name] = work.engine
+        try:
+            work = replace(work, run_id=plant.run_ids[0])
+            return refine_windows(work, rebuild="asked for" if name in plant.rebuild else None)
+        finally:
+            del plant.engines[name]
+
+
 def _interrupt(plant: Plant, name: str) -> None:
     """Ends the query that refines table `name`, if one runs: nothing of its epoch has been committed."""
     if engine := plant.engines.get(name):
@@ -264,8 +308,10 @@ def _report(project: Project, run_id: str, results: Mapping[str, TaskResult], se
             )
             sources.append(done)
         elif kind == "refine":
+            stream = project.config.streams.get(name)
             failed = TableReport(
                 name,
+                windows=stream.given if stream else "",
                 seconds=result.seconds,
                 error=_why(result),
                 error_class=error_class,
@@ -277,9 +323,8 @@ def _report(project: Project, run_id: str, results: Mapping[str, TaskResult], se
                 "", passed=False, seconds=result.seconds, error=_why(result), error_class=error_class
             )
             gold = value if isinstance(value, GoldReport) else failed_gold
-    order = [*project.config.sources, *project.config.tables]
-    sources.sort(key=lambda item: order.index(item.name))
-    tables.sort(key=lambda item: order.index(item.name))
+    sources.sort(key=lambda item: [*project.config.sources].index(item.name))
+    tables.sort(key=lambda item: [*project.config.tables, *project.config.streams].index(item.name))
     return RunReport(
         run_id, project.config.name, _status(sources, tables, gold), seconds, sources, tables, gold
     )

@@ -133,11 +133,13 @@ def _old(path: Path, now: datetime) -> bool:
 
 
 def versions_in_use(logs: Sequence[RefineLog], table: str, own: RefineLog) -> list[int]:
-    """Versions of `table` that the last done epoch has written and that unfinished epochs read."""
+    """Versions of `table` that the last done epoch has written, and that others are from or are to read."""
     found = []
     if own.last and table in own.last.outputs:
         found.append(int(own.last.outputs[table]["version"]))
     short = table.partition(".")[2]
     for log in logs:
         found += [plan.references[short] for plan in log.open_plans() if short in plan.references]
+        if log.last and table in log.last.inputs:  # a stream: its next epoch asks what has changed since
+            found.append(int(log.last.inputs[table]))
     return found

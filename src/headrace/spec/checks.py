@@ -12,6 +12,7 @@ from .contract import FORMAT_WORDS, FORMATS, Column, Contract, Expect
 from .pipeline import PipelineConfig, Step, TableSpec
 from .problem import Problem, nearest, suggest
 from .values import EXAMPLES, family, literal
+from .window import stream_problems
 
 _NUMBERS = ("integer", "bigint", "decimal", "double")
 _MOMENTS = ("date", "timestamp")
@@ -37,6 +38,9 @@ def problems(config: PipelineConfig) -> Iterator[Problem]:
     for name, table in config.tables.items():
         yield from (p.under("tables", name) for p in _table(config, name, table))
         yield from (p.under("tables", name, "contract") for p in contract_problems(table.contract))
+    for name, stream in config.streams.items():
+        found = stream_problems(name, stream, config.tables, config.streams)
+        yield from (p.under("streams", name) for p in found)
 
 
 def contract_problems(contract: Contract) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from .contract import Column, Contract, Model, Names
 from .problem import Path, Problem, refuse, suggest
+from .window import StreamSpec
 
 
 class SourceSpec(Model):
@@ -202,6 +203,8 @@ class PipelineConfig(Model):
     owner: str = ""
     sources: dict[str, SourceSpec]
     tables: dict[str, TableSpec]
+    streams: dict[str, StreamSpec] = Field(default_factory=dict)
+    """Windows of time over a table; each is a table of its own, `silver.<name>`."""
     gold: Gold | None = None
     lake: str = "lake"
     """Where the data lives, relative to the pipeline file."""
@@ -231,7 +234,11 @@ class PipelineConfig(Model):
         return self
 
     def _problems(self) -> Iterator[Problem]:
-        for kind, names in (("sources", self.sources), ("tables", self.tables)):
+        for kind, names in (
+            ("sources", self.sources),
+            ("tables", self.tables),
+            ("streams", self.streams),
+        ):
             for name in names:
                 yield from _name_problem((kind, name), name, f"a {kind[:-1]}'s name")
         for name, table in self.tables.items():

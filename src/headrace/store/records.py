@@ -310,6 +310,8 @@ class Done:
     """Land stream → sha256 of the newest record that was refined."""
     told: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Source → kind of change → how many, of a table of changes."""
+    late: int = 0
+    """Of a stream: rows that came into, or left, windows that were closed."""
 
 
 class RefineLog:

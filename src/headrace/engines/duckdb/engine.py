@@ -26,6 +26,7 @@ from .shape import LARGE
 if TYPE_CHECKING:
     from ...sql import TableStep
     from ...sql.fix import BadRows, Fix, Proposal
+    from ...sql.windows import WindowStep
     from .views import Private, Schemas
 
 
@@ -123,6 +124,19 @@ class DuckEngine:
         bad = requarantined(self.session, outcome.frames["quarantine"], before, raw_inputs(inputs.get("raw")))
         return replace(outcome, frames={**outcome.frames, "quarantine": bad})
 
+    def windows(
+        self,
+        step: WindowStep,
+        tables: tuple[TableAt | None, TableAt],
+        target: TableAt | None,
+        epoch: int,
+    ) -> Outcome:
+        """What changes in a stream's windows between two versions of its table; see `windows.windows`."""
+        from .windows import windows
+
+        with self._within(f"stream `{step.name}`: {sum(file.rows for file in tables[1].files):,} rows"):
+            return windows(self.session, step, tables, target, epoch)
+
     def rewrite(self, target: TableAt, write: Write, frame: Frame, into: Path) -> Rewrite:
         """The copy-on-write change that applies `frame` to `target`; new Parquet files lie under `into`."""
         rows, files = sum(file.rows for file in target.files), len(target.files)
@@ -169,6 +183,13 @@ class DuckEngine:
         from .validate import validate
 
         validate(steps, chosen)
+
+    @staticmethod
+    def validate_windows(steps: Sequence[WindowStep]) -> None:
+        """Binds the SQL of streams against empty tables; see `windows.types_of`."""
+        from .validate import validate_windows
+
+        validate_windows(steps)
 
     def strays(self, quarantine: TableAt, corrections: RawInput) -> int:
         """How many corrections are of records not in `quarantine`: only a rebuild can apply these."""

@@ -82,7 +82,17 @@ class _Change:
 
     @property
     def columns(self) -> dict[str, str]:
-        return columns_after(self.target, self.frame.columns)
+        gone = self.write.delete_when if self.write.purge else None
+        kept = {name: kind for name, kind in self.frame.columns.items() if name != gone}
+        if self.write.purge and self.write.mode == "replace":
+            return kept  # a table that is computed whole is of the types that it is computed in
+        return columns_after(self.target, kept)
+
+    @property
+    def _gone(self) -> str:
+        """SQL: a new row `n` only takes an old one away."""
+        when = self.write.delete_when if self.write.purge else None
+        return f"coalesce(n.{ident(when)}, false)" if when else "false"
 
     def apply(self) -> Rewrite:
         missing = [
@@ -93,9 +103,9 @@ class _Change:
                 f"table `{self.write.table}`: the rows have no column `{missing[0]}`, which the write needs",
                 hint=f"its columns are {', '.join(self.frame.columns)}",
             )
-        retyped = any(self.columns[name] != kind for name, kind in self.target.columns.items())
         if self.write.mode == "replace":
             return self._replace()
+        retyped = any(self.columns[name] != kind for name, kind in self.target.columns.items())
         if self.write.mode == "append" or not self.target.files:
             return self._append(self.target.files if retyped else ())
         return self._merge(retyped)
@@ -103,7 +113,8 @@ class _Change:
     # append ---------------------------------------------------------------------------------------------
 
     def _append(self, old: Sequence[DataFile]) -> Rewrite:
-        new = f"SELECT {casts(self.columns, self.frame.columns)} FROM ({self.frame.sql})"
+        shaped = casts(self.columns, self.frame.columns)
+        new = f"SELECT {shaped} FROM ({self.frame.sql}) n WHERE NOT {self._gone}"
         if self.write.mode == "merge" and not self.frame.one_per_key:
             self._refuse_twins(f"({self.frame.sql})")
         if old:
@@ -111,7 +122,7 @@ class _Change:
         added = self._copy(new)
         written = sum(file.rows for file in added) - sum(file.rows for file in old)
         deleted = 0
-        if self.write.delete_when and written:
+        if self.write.delete_when and written and not self.write.purge:
             # tombstones of keys that were never there are kept: an older version may still arrive
             paths = [str(file.path) for file in added]
             after = TableAt(self.target.table, 0, added, self.columns, self.write.partition_by)
@@ -167,7 +178,8 @@ class _Change:
         Wide rows are only streamed: hash tables hold keys, sequences and places.
         """
         new = fresh("new")
-        shaped = f"SELECT {casts(self.columns, self.frame.columns)} FROM ({self.frame.sql})"
+        kept = {**self.columns, **({self.write.delete_when or "": "boolean"} if self.write.purge else {})}
+        shaped = f"SELECT {casts(kept, self.frame.columns)} FROM ({self.frame.sql})"
         self.con.execute(f"CREATE TEMP TABLE {new} AS {shaped}")
         try:
             spans, total, deletions = self._spans(new)
@@ -181,7 +193,8 @@ class _Change:
 
     def _all_new(self, new: str, total: int, deletions: int, retyped: bool) -> Rewrite:
         old = self.target.files if retyped else ()
-        sql = f"SELECT * FROM {new}"
+        names = ", ".join(ident(name) for name in self.columns)
+        sql = f"SELECT {names} FROM {new} n WHERE NOT {self._gone}"
         if old:
             sql += f" UNION ALL BY NAME {self._old_sql([str(file.path) for file in old])}"
         added = self._copy(sql) if total or old else []
@@ -210,7 +223,8 @@ class _Change:
         if not going and not (counts["inserted"] + counts["deleted"]):
             return self._result((), (), counts)
         added = self._copy(self._survivors(new, near, going))
-        expected = sum(file.rows for file in going) + counts["inserted"] + counts["deleted"]
+        expected = sum(file.rows for file in going) + counts["inserted"]
+        expected += 0 if self.write.purge else counts["deleted"]
         expected -= sum(rows for verdict, gone, _, rows in tally if verdict == "newer" and gone)
         left = sum(file.rows for file in added)
         if left != expected:
@@ -231,20 +245,20 @@ class _Change:
         order = [*self.write.sequence]
         if self.write.delete_when and order:
             order.append(self.write.delete_when)  # of two versions alike, the deletion stays
-        known = {*self.write.keys, *order}
+        known = {*self.write.keys, *order, *([self.write.delete_when] if self.write.purge else [])}
         content = [name for name in self.frame.columns if name in self._content() and name not in known]
         kept = dict.fromkeys([*self.write.keys, *order, *landed, *content])
         old = self._old_sql([str(file.path) for file in near], places=True, only=list(kept))
         self.con.execute(
             f"CREATE TEMP TABLE {new}_hit AS SELECT n.rowid AS id, o.file_index, o.file_row_number, "
-            f"{verdict_sql(order, content, landed)} AS verdict "
+            f"CASE WHEN {self._gone} THEN 'newer' ELSE {verdict_sql(order, content, landed)} END AS verdict "
             f"FROM ({old}) o JOIN {new} n ON {on}"
         )
 
     def _survivors(self, new: str, near: Sequence[DataFile], going: Sequence[DataFile]) -> str:
         names = ", ".join(ident(name) for name in self.columns)
         lost = f"SELECT id FROM {new}_hit WHERE verdict <> 'newer'"
-        sql = f"SELECT {names} FROM {new} WHERE rowid NOT IN ({lost})"
+        sql = f"SELECT {names} FROM {new} n WHERE rowid NOT IN ({lost}) AND NOT {self._gone}"
         if going:
             places = {str(file.path): index for index, file in enumerate(near)}
             paths = [str(file.path) for file in going]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...errors import ConfigError
 from ...sql import TableStep, checked_sql, expectations
+from ...sql.windows import WindowStep
 from .frame import AUDIT, Session, ident, native
+from .windows import types_of
 
 
 def validate(steps: Mapping[str, TableStep], chosen: Mapping[str, str]) -> None:
@@ -39,6 +41,15 @@ def validate(steps: Mapping[str, TableStep], chosen: Mapping[str, str]) -> None:
                     ) from error
         finally:
             con.close()
+
+
+def validate_windows(steps: Sequence[WindowStep]) -> None:
+    """Raises `ConfigError` for the first stream whose SQL does not bind, or would not be exact."""
+    import duckdb
+
+    with duckdb.connect(config={"autoinstall_known_extensions": False}) as con:
+        for step in steps:
+            types_of(Session(con), step)
 
 
 def _bind(session: Session, step: TableStep, steps: Mapping[str, TableStep]) -> None:

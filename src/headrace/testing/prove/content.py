@@ -49,6 +49,12 @@ def contents(project: Project, ignored: Sequence[str] = ()) -> dict[str, Content
                 files = [str(file.path) for file in at.files]
                 read = f"read_parquet({files!r}, union_by_name=true)"
                 found[output] = _content(con, read, beside, output) if files else Content(0, "")
+        for name in project.config.streams:
+            output = f"silver.{name}"
+            at = Table(project.lake / "silver" / name, output).snapshot("").at
+            if at.version >= 0:
+                read = f"read_parquet({[str(file.path) for file in at.files]!r}, union_by_name=true)"
+                found[output] = _content(con, read, ignored, output) if at.files else Content(0, "")
     if gold_file(project).exists():
         found |= _gold(gold_file(project), ignored)
     return found
@@ -103,7 +109,7 @@ def ledgers(project: Project) -> dict[str, dict[str, int]]:
     """Per table, summed since its last rebuild: what its done records say was read and where it went."""
     storage = open_storage(project)
     found = {}
-    for name in project.config.tables:
+    for name in (*project.config.tables, *project.config.streams):
         total: dict[str, int] = {}
         for done in RefineLog(storage, name).done:
             if done.mode == "rebuild":
@@ -118,7 +124,7 @@ def unbalanced(project: Project, held: Mapping[str, Content]) -> list[str]:
     """What does not add up: within each done record, and between the records and the quarantine's rows."""
     storage = open_storage(project)
     lines = []
-    for name in project.config.tables:
+    for name in (*project.config.tables, *project.config.streams):
         for done in RefineLog(storage, name).done:
             read, accounted = done.ledger["read"] + done.ledger.get("corrected", 0), _accounted(done)
             if read != accounted:
