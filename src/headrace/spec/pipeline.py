@@ -12,17 +12,26 @@ from .contract import Column, Contract, Model, Names
 from .problem import Path, Problem, refuse, suggest
 
 
-class SourceSpec(Model):
+class Connected(Model):
     """`type` names the connector (an entry point); all other keys are its own configuration."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     type: str
-    id: str | None = None
-    """Stable identity of the land stream; default: the key in the YAML when it first landed."""
 
     @property
     def settings(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
+
+
+class SourceSpec(Connected):
+    """`type` names the connector (an entry point); all other keys are its own configuration."""
+
+    id: str | None = None
+    """Stable identity of the land stream; default: the key in the YAML when it first landed."""
+
+
+class TargetSpec(Connected):
+    """An external system to which tables are published; `type` names its connector, like a source's."""
 
 
 class Step(Model):
@@ -73,6 +82,8 @@ class TableSpec(Model):
     """Keep every version of every key in `silver.<table>_history`."""
     steps: list[Step] = Field(default_factory=list)
     start: Literal["beginning", "now"] = "beginning"
+    to: Names = Field(default_factory=list)
+    """Targets that the table, with its history if it has one, is published to."""
 
     @model_validator(mode="after")
     def _possible(self) -> TableSpec:
@@ -202,6 +213,8 @@ class PipelineConfig(Model):
     owner: str = ""
     sources: dict[str, SourceSpec]
     tables: dict[str, TableSpec]
+    targets: dict[str, TargetSpec] = Field(default_factory=dict)
+    """External systems that tables are published to: `to: [warehouse]`."""
     gold: Gold | None = None
     lake: str = "lake"
     """Where the data lives, relative to the pipeline file."""
@@ -231,7 +244,8 @@ class PipelineConfig(Model):
         return self
 
     def _problems(self) -> Iterator[Problem]:
-        for kind, names in (("sources", self.sources), ("tables", self.tables)):
+        named = (("sources", self.sources), ("tables", self.tables), ("targets", self.targets))
+        for kind, names in named:
             for name in names:
                 yield from _name_problem((kind, name), name, f"a {kind[:-1]}'s name")
         for name, table in self.tables.items():
@@ -241,6 +255,11 @@ class PipelineConfig(Model):
                     hint = suggest(source, self.sources, "sources")
                     at = ("tables", name, "from", place)
                     yield Problem(at, f"from: source `{source}` is not defined", hint)
+            for place, target in enumerate(table.to):
+                if target not in self.targets:
+                    hint = suggest(target, self.targets, "targets")
+                    at = ("tables", name, "to", place)
+                    yield Problem(at, f"to: target `{target}` is not defined", hint)
             for column, spec in table.contract.columns.items():
                 yield from (p.under("tables", name, "contract", "columns", column) for p in self._links(spec))
 
