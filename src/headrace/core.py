@@ -184,6 +184,7 @@ GONE = "_headrace_gone"
 
 
 class TargetWriter(Protocol):
+    stream: str
     held: Held
 
     @property

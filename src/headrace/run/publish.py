@@ -1,8 +1,8 @@
 """Publishing: a target's copy of a silver table becomes what the table is, whatever has happened to either.
 
-The target says which version of the lake it has. What differs between that and the newest done version is sent
-and applied in one transaction, which moves the target's own record. So corrections, rebuilds, restores and
-deletes reach it like any other change. Where the version that it has cannot be read any more, all rows are.
+The target says which version of the lake it has. What differs between that and the newest done version is
+sent and applied in one transaction, which moves the target's own record. So corrections, rebuilds, restores
+and deletes reach it like any other change. Where the version that it has cannot be read, all rows are sent.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _state(project: Project, done: Done, spec: TableSpec, output: str) -> State:
     at = followed(spec, output, _table(project, output).at(int(identity["version"])))
     check_sizes(output, at.files)
     keys: Sequence[str] = () if spec.keys == ["*"] else spec.keys
-    if output.endswith("_history") and not output == f"silver.{done.table}":
+    if output != f"silver.{done.table}":
         # of a version of a row that was not a change all that it says is its key
         keys = (*spec.keys, *spec.changes.sequence_by, "_sequence") if spec.changes else ()
     return State(at, keys, done, identity)
@@ -127,8 +127,7 @@ def _write(name: str, state: State, frame: Frame | None) -> Write:
 
 
 def _sent(writer: TargetWriter, write: Write, frame: Frame, state: State) -> Sequence[Written]:
-    stream = writer.stream
-    commit = Commit(stream, writer.epoch, writer.epoch + 1)
+    commit = Commit(writer.stream, writer.epoch, writer.epoch + 1)
     return writer.write([(write, frame)], commit, state.note)
 
 
