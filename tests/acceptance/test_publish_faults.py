@@ -121,8 +121,10 @@ def test_a_writer_that_was_paused_harms_nothing(tmp_path: Path, database: Databa
             lock.unlink()  # as if its holder were on another machine
         put(root, "2.csv", day(2))
         for _ in range(4):
-            if go(root).status == "success":
+            report = go(root)
+            if report.status == "success":
                 break
+        assert report.status == "success", report.loads
         assert place.publications()["shop.orders"] == 2, "its lock has ended with its transaction"
         agree(root, place)
         zombie.send_signal(signal.SIGCONT)
@@ -130,9 +132,12 @@ def test_a_writer_that_was_paused_harms_nothing(tmp_path: Path, database: Databa
     finally:
         zombie.kill()
         zombie.wait()
-    assert code == 3, out
-    assert "failed  target w.orders" in out
-    if step == "publish.computed":
+    if step == "publish.merged":  # it tries again, and finds that nothing is left to do
+        assert "terminating connection due to idle-in-transaction timeout" in out
+        assert code == 0, out
+    else:
+        assert code == 3, out
+        assert "failed  target w.orders" in out
         assert "another run has published in the meantime; nothing was written" in out
     assert place.publications()["shop.orders"] == 2
     agree(root, place)

@@ -234,17 +234,19 @@ def test_a_column_that_cannot_hold_the_values_is_refused(tmp_path: Path, databas
 def test_soft_deletes(tmp_path: Path, place: Place) -> None:
     place.settings = place.settings.replace("}", ", deletes: soft}")
     pipeline = PIPELINE.replace("    history: true\n", "    delete_when: customer = 'gone'\n")
-    root = project(tmp_path / "p", place, {"0.csv": ["1,a,1,2026-01-01", "2,b,2,2026-01-01"]}, pipeline)
+    root = project(
+        tmp_path / "p", place, {"0.csv": ["1,a,1,2026-01-01T00:00:00", "2,b,2,2026-01-01T00:00:00"]}, pipeline
+    )
     ask = f"select order_id, amount, _deleted from {place.schema}.orders order by 1"
 
     def kept() -> list[tuple[int, str, bool]]:
         return [(int(order), str(amount), deleted) for order, amount, deleted in place.ask(ask)[1]]
 
     go(root)
-    put(root, "1.csv", ["2,gone,2,2026-01-02"])
+    put(root, "1.csv", ["2,gone,2,2026-01-02T00:00:00"])
     assert load_of(go(root)).deleted == 1
     assert kept() == [(1, "1.00", False), (2, "2.00", True)]
-    put(root, "2.csv", ["2,b,5,2026-01-03"])
+    put(root, "2.csv", ["2,b,5,2026-01-03T00:00:00"])
     go(root)
     assert kept() == [(1, "1.00", False), (2, "5.00", False)]
 

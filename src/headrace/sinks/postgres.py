@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -127,12 +127,17 @@ class PostgresWriter:
 
         text = noted({**(note or {}), "table": parts[0][0].table})
         server = self.target.server()
-        with TemporaryDirectory(prefix="publish-", dir=self.engine.scratch) as folder:
+        with (
+            TemporaryDirectory(prefix="publish-", dir=self.engine.scratch) as folder,
+            ExitStack() as opened,
+        ):
             loads = []
             for place, (write, frame) in enumerate(parts):
                 typed = self.engine.typed(frame)
                 path = Path(folder) / f"{place}.csv"
-                loads.append(Load(write, typed.columns, path, self.engine.lines(typed, path)))
+                rows = self.engine.lines(typed, path)
+                file = opened.enter_context(path.open("rb"))
+                loads.append(Load(write, typed.columns, file, rows))
             reach("publish.computed")
             with server.connected() as con:
                 prepare(con, self.target)

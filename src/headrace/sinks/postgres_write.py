@@ -10,8 +10,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..core import GONE, Write, Written
 from ..errors import ConfigError, Fenced
@@ -41,7 +40,8 @@ class Load:
 
     write: Write
     columns: Mapping[str, str]
-    path: Path
+    file: BinaryIO
+    """Open from the start: whoever clears the scratch in the meantime takes nothing away."""
     rows: int
 
 
@@ -187,7 +187,7 @@ def filled(con: Connection, target: Postgres, load: Load, place: int) -> Filled:
         stage = f"{ident(target.schema_)}.{fresh}"
         marked = listed + " DEFAULT false" if soft and DELETED not in load.columns else listed
         _run(con, f"CREATE TABLE {stage} ({marked})")
-        sent = _copy(con, f"COPY {stage} ({names}) FROM STDIN (FORMAT csv)", load.path)
+        sent = _copy(con, f"COPY {stage} ({names}) FROM STDIN (FORMAT csv)", load.file)
         if soft and DELETED not in load.columns:
             _run(con, f"ALTER TABLE {stage} ALTER {DELETED} DROP DEFAULT")
         if write.keys and write.mode != "append":
@@ -198,7 +198,7 @@ def filled(con: Connection, target: Postgres, load: Load, place: int) -> Filled:
     stage = f"headrace_stage_{place}"
     marked = listed + " DEFAULT false" if soft and DELETED not in load.columns else listed
     _run(con, f"CREATE TEMP TABLE {stage} ({marked}, {GONE} boolean DEFAULT false) ON COMMIT DROP")
-    sent = _copy(con, f"COPY pg_temp.{stage} ({names}) FROM STDIN (FORMAT csv)", load.path)
+    sent = _copy(con, f"COPY pg_temp.{stage} ({names}) FROM STDIN (FORMAT csv)", load.file)
     return Filled(target, load, f"pg_temp.{stage}", sent=sent)
 
 
@@ -248,9 +248,9 @@ def index_sql(con: Connection, table: str, keys: Sequence[str]) -> str:
     return f"CREATE UNIQUE INDEX {name} ON {table} ({', '.join(map(ident, keys))}){nulls}"
 
 
-def _copy(con: Connection, statement: str, path: Path) -> int:
+def _copy(con: Connection, statement: str, file: BinaryIO) -> int:
     with con.cursor() as cursor:
-        with path.open("rb") as file, cursor.copy(statement) as copy:
+        with cursor.copy(statement) as copy:
             while chunk := file.read(CHUNK):
                 copy.write(chunk)
         return cursor.rowcount
