@@ -112,7 +112,7 @@ def server() -> Iterator[Postgres]:
 @pytest.mark.parametrize("step", PLACES[:2])
 def test_a_writer_that_was_paused_harms_nothing(tmp_path: Path, database: Database, step: str) -> None:
     place = in_postgres(database)
-    place.settings = place.settings.replace("timeout: 10", "timeout: 1.5")
+    place.settings = place.settings.replace("timeout: 10", "timeout: 3")
     root = shop(tmp_path / "p", place)
     zombie = start(root, f"{step}=pause")
     try:
@@ -125,7 +125,8 @@ def test_a_writer_that_was_paused_harms_nothing(tmp_path: Path, database: Databa
             if report.status == "success":
                 break
         assert report.status == "success", report.loads
-        assert place.publications()["shop.orders"] == 2, "its lock has ended with its transaction"
+        before = place.publications()
+        assert before["shop.orders"] >= 2, "its lock has ended with its transaction"
         agree(root, place)
         zombie.send_signal(signal.SIGCONT)
         code, out = end(zombie)
@@ -139,7 +140,7 @@ def test_a_writer_that_was_paused_harms_nothing(tmp_path: Path, database: Databa
         assert code == 3, out
         assert "failed  target w.orders" in out
         assert "another run has published in the meantime; nothing was written" in out
-    assert place.publications()["shop.orders"] == 2
+    assert place.publications() == before
     agree(root, place)
     assert go(root).status == "success"
     agree(root, place)

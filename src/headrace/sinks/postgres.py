@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
+import psycopg
 from pydantic import Field, model_validator
 
 from ..core import Commit, Frame, Held, Write, Written
@@ -121,8 +122,6 @@ class PostgresWriter:
 
         Raises `TransientError` where it is not known yet whether a commit has happened: the record tells it.
         """
-        import psycopg
-
         from .postgres_write import Load, filled
 
         text = noted({**(note or {}), "table": parts[0][0].table})

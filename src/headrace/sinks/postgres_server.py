@@ -61,7 +61,7 @@ class Server:
         }
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         params = {
-            "connect_timeout": max(2, int(min(self.timeout, 15))),
+            "connect_timeout": "15",
             "keepalives_idle": "30",
             "keepalives_interval": "10",
             "keepalives_count": "3",
