@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from threading import Lock
 
 from .errors import SystemFault
@@ -80,5 +81,6 @@ def reach(place: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "pause":
         os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(0.1)  # where another thread takes the signal, this one runs on for a moment
     else:
         raise SystemFault(f"failpoint {place}: injected error")

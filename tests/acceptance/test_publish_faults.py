@@ -126,7 +126,7 @@ def test_a_writer_that_was_paused_harms_nothing(tmp_path: Path, database: Databa
                 break
         assert report.status == "success", report.loads
         before = place.publications()
-        assert before["shop.orders"] >= 2, "its lock has ended with its transaction"
+        assert before["shop.orders"] == 2, "its lock has ended with its transaction"
         agree(root, place)
         zombie.send_signal(signal.SIGCONT)
         code, out = end(zombie)
