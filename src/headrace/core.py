@@ -168,6 +168,63 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """What an external target has of one stream, by the record that moves in the same transaction."""
+
+    epoch: int
+    """0: nothing yet."""
+    note: Mapping[str, Any]
+    """Which state of the lake it is, as the publisher wrote it with the commit."""
+    exists: bool
+    """Whether the table is there, whoever has made it."""
+    others: Sequence[str] = ()
+    """Other streams that have written the same table."""
+
+
+GONE = "_headrace_gone"
+"""The column of a frame for a target that says of a row that its key is gone."""
+
+
+class TargetWriter(Protocol):
+    stream: str
+    held: Held
+
+    @property
+    def epoch(self) -> int: ...
+
+    def write(
+        self,
+        parts: Sequence[tuple[Write, Frame]],
+        commit: Commit,
+        note: Mapping[str, Any] | None = None,
+    ) -> Sequence[Written]:
+        """As `Writer`, all of `parts` in one transaction. A commit is the same one only if its note is."""
+        ...
+
+
+class TargetSink(Protocol):
+    def open(self, tables: Sequence[str], stream: str) -> TargetWriter: ...
+
+
+class Target(Protocol):
+    """An external system that tables are published to; its settings are the connector."""
+
+    mode: Literal["merge", "reload"]
+    deletes: Literal["hard", "soft"]
+    adopt: bool
+
+    def sink(self, engine: Any) -> TargetSink: ...
+
+    def holds(self) -> Mapping[str, Held]:
+        """What is held, by stream; empty where nothing has been published yet."""
+        ...
+
+    def check(self) -> str:
+        """Says that it can be reached and written, or raises with what to grant."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class TableAt:
     """A table at a version: its live files, all readable as one Parquet relation."""
 

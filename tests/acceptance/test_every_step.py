@@ -57,8 +57,8 @@ COMMANDS: dict[str, Sequence[str]] = {
     "forget": ["-m", "headrace", "forget", "customer=c5"],
 }
 PLACES = [place for place in failpoints.PLACES if place.partition(".")[0] in COMMANDS]
-ELSEWHERE = ("land", "refine", "sink", "gold")
-"""Steps of a run: test_faults and test_prove try them."""
+ELSEWHERE = ("land", "refine", "sink", "publish", "gold")
+"""Steps of a run: test_faults, test_prove and test_publish_faults try them."""
 
 
 SHORT = ("expire.record", "maintain.files", "maintain.commit", "restore.planned", "forget.rewritten")

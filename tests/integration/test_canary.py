@@ -123,10 +123,13 @@ sources:
       allow_private: true, user: me, password: "{plant("WEB_PASSWORD")}"}}}}
   db: {{type: sql, tables: [t], url: "{plant("DB_URL")}"}}
   db_parts: {{type: sql, tables: [t], url: "mysql+pymysql://me:{plant("DB_PASSWORD")}@127.0.0.1:9/shop"}}
+targets:
+  warehouse: {{type: postgres, timeout: 3, url: "{plant("TARGET_URL")}"}}
+  parts: {{type: postgres, timeout: 3, url: "postgresql://me:{plant("TARGET_PASSWORD")}@127.0.0.1:9/shop"}}
 tables:
 """
         + "".join(
-            f"  {name}: {{from: {name}, contract: {CONTRACT}}}\n"
+            f"  {name}: {{from: {name}, contract: {CONTRACT}, to: [warehouse, parts]}}\n"
             for name in ("s3", "gone", "ssh", "ssh_wrong", "ftps", "ftps_wrong", "web", "web_wrong")
         )
         + f"  db: {{from: db.t, contract: {CONTRACT}}}\n"
@@ -135,6 +138,8 @@ tables:
     password = canaries.known["DB_URL"]
     environ = {**os.environ, **canaries.known, "FTP_PASSWORD": PASSWORD}
     environ["DB_URL"] = f"postgresql+psycopg://me:{quote(password, safe='')}@127.0.0.1:9/shop"
+    environ["TARGET_URL"] = f"postgresql://me:{quote(canaries.known['TARGET_URL'], safe='')}@127.0.0.1:9/shop"
+    environ["TARGET_PASSWORD"] = quote(canaries.known["TARGET_PASSWORD"], safe="")
     environ |= {"HEADRACE_LOG_LEVEL": "TRACE", "HEADRACE_LOG_FILE": str(root / "log.txt"), "COLUMNS": "400"}
     forms = canaries.forms()
     watch = Watch(forms)

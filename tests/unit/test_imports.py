@@ -30,7 +30,7 @@ ALLOWED_SIBLINGS = {("sql", "spec"), ("run", "observe"), ("run", "security"), ("
 also call as a library. Nothing else crosses a layer sideways."""
 
 DRIVERS = {
-    "duckdb": ("engines", "sources/sql_rows"),
+    "duckdb": ("engines", "sources/sql_rows", "sinks/duckdb_file"),
     "_duckdb": ("engines",),
     "deltalake": ("store/delta", "sinks"),
     "arro3": ("store/delta", "sources", "sinks"),
@@ -47,7 +47,7 @@ DRIVERS = {
     "pymysql": ("sources",),
     "pymongo": ("sources",),
     "bson": ("sources",),
-    "pydantic": ("spec", "sources"),
+    "pydantic": ("spec", "sources", "sinks"),
     "pydantic_core": ("spec",),
     "yaml": ("spec", "gold"),
     "keyring": ("spec",),
@@ -57,7 +57,7 @@ DRIVERS = {
     "httpcore": ("sources",),
     "uvicorn": ("cli/webhook",),
     "zstandard": ("sources", "engines/duckdb"),
-    "psycopg": ("sources",),
+    "psycopg": ("sources", "sinks"),
     "botocore": ("sources", "spec"),
     "paramiko": ("sources",),
     "hvac": ("spec",),

@@ -163,7 +163,7 @@ def verdict(report: RunReport) -> int:
 def status(path: Where = HERE, env: Env = None, format: As = Format.table, runs: int = 5) -> None:
     """Tables, their freshness, and the latest runs."""
     project = _load(path, env)
-    from ..run.inspect import recent_runs, tables
+    from ..run.inspect import recent_runs, tables, targets
     from .output import FORMATS
 
     if format is Format.json:
@@ -172,6 +172,8 @@ def status(path: Where = HERE, env: Env = None, format: As = Format.table, runs:
     columns, rows = tables(project)
     FORMATS[format](columns, rows)
     if format is Format.table:
+        if project.config.targets:
+            FORMATS[format](*targets(project))
         FORMATS[format](*recent_runs(project, runs))
 
 
@@ -267,11 +269,14 @@ def _status_json(project: Project, runs: int) -> None:
     import io
     import json
 
-    from ..run.inspect import recent_runs, tables
+    from ..run.inspect import recent_runs, tables, targets
     from .output import as_json
 
     document = {}
-    for name, (columns, rows) in (("tables", tables(project)), ("runs", recent_runs(project, runs))):
+    parts = {"tables": tables(project), "runs": recent_runs(project, runs)}
+    if project.config.targets:
+        parts["targets"] = targets(project)
+    for name, (columns, rows) in parts.items():
         text = io.StringIO()
         as_json(columns, rows, text)
         document[name] = json.loads(text.getvalue())

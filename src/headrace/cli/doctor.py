@@ -32,6 +32,7 @@ EXTRAS = {
     "vault": ("hvac",),
     "aws": ("botocore",),
     "gcp": ("google-cloud-secret-manager",),
+    "postgres": ("psycopg",),
 }
 PARTS = (
     "duckdb",
@@ -67,7 +68,7 @@ def examine(path: Path, env: str | None) -> list[Finding]:
         first, *rest = str(error).splitlines()
         return [*findings, Finding("project", "fail", first, "\n".join(rest).removeprefix("hint: "))]
     findings.append(Finding("project", "ok", f"{project.config.name} ({project.file or project.root})"))
-    return [*findings, *_writable(project), *_disk(project), *_lake(project)]
+    return [*findings, *_writable(project), *_disk(project), *_lake(project), *_targets(project)]
 
 
 def report(findings: list[Finding], *, as_json: bool) -> str:
@@ -162,6 +163,16 @@ def _lake(project: Project) -> Iterator[Finding]:
         yield _checked(f"table {name}", partial(_refined, project, storage, name))
     yield from _leftovers(project)
     yield from _catalog(project)
+
+
+def _targets(project: Project) -> Iterator[Finding]:
+    """Whether each target answers, and lets us do what publishing needs; nothing is made there."""
+
+    def ask(name: str) -> Finding:
+        return Finding(f"target {name}", "ok", project.target(name).check())
+
+    for name in project.config.targets:
+        yield _checked(f"target {name}", partial(ask, name))
 
 
 def _checked(what: str, look: Callable[[], Finding]) -> Finding:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from ..run.report import GoldReport, RunReport, TableReport
+    from ..run.report import GoldReport, LoadResult, RunReport, TableReport
 
 SHOWN = 1000
 """Rows that a table on a terminal holds; csv and json give all."""
@@ -28,6 +28,7 @@ def run_lines(report: RunReport) -> list[str]:
     lines = _table_lines([item for item in report.tables if not item.error], looked=looked)
     if report.gold is not None and not report.gold.noop:
         lines += _gold_lines(report.gold)
+    lines += [line for load in report.loads if (line := _load_line(load))]
     for source in report.sources:
         for name, reason in source.refused:
             lines.append(f"refused  {source.name}: {name}: {reason.removeprefix(f'{name}: ')}")
@@ -123,6 +124,20 @@ def _gold_lines(gold: GoldReport) -> list[str]:
         if node["status"] not in ("success", "pass", "skipped", "no-op"):
             lines.append(f"{node['status']}  gold {node['name']}: {node['message']}")
     return lines
+
+
+def _load_line(load: LoadResult) -> str:
+    """`published  warehouse.orders  12 new, 3 updated, 1 deleted   0.1 s`, or what went wrong."""
+    if load.error:
+        word = "not published" if load.error.startswith("skipped: ") else "failed  target"
+        return f"{word} {load.name}: {load.error}"
+    if load.noop:
+        return ""
+    counts = {"new": load.inserted, "updated": load.updated, "unchanged": load.unchanged}
+    counts |= {"deleted": load.deleted, "taken away": load.removed}
+    told = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count) or "nothing changed"
+    why = f" ({load.reason})" if load.reason else ""
+    return f"published  {load.name}  {told}{why}   {load.seconds:.1f} s"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], out: TextIO | None = None) -> None:

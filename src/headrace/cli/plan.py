@@ -70,6 +70,7 @@ def plan_lines(found: PipelinePlan) -> list[str]:
     lines += [line for table in found.tables for line in _table(table)]
     if found.gold:
         lines.append(f"gold  builds: {found.gold}")
+    lines += [f"target {name}  receives: {', '.join(tables)}" for name, tables in found.targets.items()]
     refused = [table.name for table in found.tables if table.refused]
     if refused:
         lines += [

@@ -20,7 +20,7 @@ from ..catalog.models import (
 )
 from ..spec.project import Project
 from .graph import TaskResult
-from .report import RunReport, TableReport
+from .report import LoadResult, RunReport, TableReport
 
 if TYPE_CHECKING:
     from ..catalog.catalog import Catalog
@@ -43,11 +43,13 @@ def end(catalog: Catalog, run: PipelineRun, report: RunReport, results: Mapping[
     catalog.ledger(
         *(_entry(run.run_id, table) for table in report.tables if not table.error and not table.noop)
     )
+    catalog.ledger(*(_load(run.run_id, load) for load in report.loads if not load.error and not load.noop))
     verdicts = [item for table in report.tables for item in _verdicts(run.run_id, table, now)]
     catalog.quality([*verdicts, *_gold_verdicts(run.run_id, report, now)])
     catalog.changes(_changes(run.run_id, report, now))
     errors = [source.error for source in report.sources if source.error]
     errors += [table.error for table in report.tables if table.error]
+    errors += [load.error for load in report.loads if load.error]
     if report.gold and report.gold.error:
         errors.append(report.gold.error)
     catalog.finish_run(run, report.status, metrics=metrics(report), error="\n".join(errors) or None)
@@ -113,6 +115,23 @@ def _task(run_id: str, result: TaskResult) -> TaskExecution:
 def _entry(run_id: str, table: TableReport) -> LedgerEntry:
     return LedgerEntry(
         run_id, table.name, table.epoch, table.version, **asdict(table.ledger), seconds=table.seconds
+    )
+
+
+def _load(run_id: str, load: LoadResult) -> LedgerEntry:
+    """A publication's ledger: every row that was sent to the target, under the name `target.table`."""
+    return LedgerEntry(
+        run_id,
+        load.name,
+        load.epoch,
+        load.version,
+        read=load.sent,
+        inserted=load.inserted,
+        updated=load.updated,
+        unchanged=load.unchanged,
+        deleted=load.deleted,
+        removed=load.removed,
+        seconds=load.seconds,
     )
 
 

@@ -11,16 +11,17 @@ from typing import Any
 
 from ..catalog.recent import recent
 from ..core import TableAt
-from ..errors import ConfigError
+from ..errors import ConfigError, HeadraceError
 from ..spec.problem import suggest
 from ..spec.project import Project
 from ..store.delta import Table
 from ..store.intact import check_sizes
-from ..store.records import LandLog, RefineLog
+from ..store.records import Done, LandLog, RefineLog
 from ..store.storage import LocalStorage
 from .followed import followed
 from .golden import gold_file
 from .parts import part
+from .publish import stream_of
 from .runner import open_catalog, open_storage
 
 Rows = tuple[Sequence[str], Iterable[Sequence[Any]]]
@@ -98,6 +99,32 @@ def tables(project: Project) -> Rows:
         return names, found
     sizes = {name: f"quarantine.{name}" in sizes and _count_stale(project, name) for name in follows}
     return (*names[:3], "stale", *names[3:]), [(*r[:3], int(sizes.get(r[0], 0)), *r[3:]) for r in found]
+
+
+def targets(project: Project) -> Rows:
+    """One row per table of each target: its epoch there and in the lake, as the target itself says.
+
+    A target that cannot be asked has the reason in `remark`.
+    """
+    found: list[tuple[Any, ...]] = []
+    for target in project.config.targets:
+        names = [name for name, targets in project.config.published.items() if target in targets]
+        try:
+            holds, error = project.target(target).holds(), ""
+        except HeadraceError as problem:
+            holds, error = {}, problem.message
+        for name in names:
+            last = RefineLog(_lake(project), name).last
+            held = holds.get(stream_of(project, name))
+            there = held.note.get("epoch", 0) if held else 0
+            behind = bool(last) and (not held or held.note.get("log") != _log(last, name))
+            remark = error or ("behind: the next run publishes it" if behind else "")
+            found.append((target, name, there, last.epoch if last else 0, remark))
+    return ("target", "table", "epoch there", "epoch", "remark"), found
+
+
+def _log(done: Done | None, name: str) -> str:
+    return str(done.outputs[f"silver.{name}"]["log"]) if done else ""
 
 
 def _count_stale(project: Project, name: str) -> int:

@@ -37,6 +37,18 @@ def lands_of(spec: TableSpec, log: Callable[[str], LandLog]) -> dict[str, LandLo
     return {source: log(source).of(spec.tables_of(source)) for source in spec.source}
 
 
+def engine_of(project: Project, scratch: Path) -> Any:
+    """An engine of its own for one task; to be closed by whoever asks."""
+    config = project.config
+    return part("engines", "duckdb")(
+        scratch,
+        config.memory,
+        pii_key=config.pii_key.encode() if config.pii_key else None,
+        project=project.root,
+        shares=min(config.parallel, len(config.tables) + len(config.streams)),
+    )
+
+
 @contextmanager
 def refinery(
     project: Project,
@@ -49,14 +61,7 @@ def refinery(
     """Table `name` with an engine of its own, which is closed when the block ends."""
     config = project.config
     code = code_of(project, config.tables[name])
-    engine = part("engines", "duckdb")(
-        scratch,
-        config.memory,
-        pii_key=config.pii_key.encode() if config.pii_key else None,
-        project=project.root,
-        shares=min(config.parallel, len(config.tables) + len(config.streams)),
-    )
-    with engine:
+    with engine_of(project, scratch) as engine:
         yield Refinery(
             name,
             config.tables[name],

@@ -7,7 +7,7 @@ the sources had landed; only nothing is written.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -84,6 +84,8 @@ class PipelinePlan:
     tables: Sequence[TablePlan]
     gold: str = ""
     """Why gold will be built; empty if it will not."""
+    targets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Target → tables that will be published to it."""
 
     @property
     def refused(self) -> bool:
@@ -134,7 +136,8 @@ def plan(project: Project, *, accepting: bool = False) -> PipelinePlan:
         for name in project.config.streams:
             with windowing(looked_at, name, storage, Path(scratch) / name, silent) as windows:
                 tables.append(_stream(windows, changed[name], gold, tables))
-        return PipelinePlan(project.config.name, sources, tables, _gold(looked_at, tables))
+        targets = _targets(looked_at, tables)
+        return PipelinePlan(project.config.name, sources, tables, _gold(looked_at, tables), targets)
 
 
 @contextmanager
@@ -242,6 +245,16 @@ def _stored(writer: TableWriter) -> Iterator[Stored]:
         if at.version >= 0:
             rows, size = sum(file.rows for file in at.files), sum(file.bytes for file in at.files)
             yield Stored(name, at.version, rows, size)
+
+
+def _targets(project: Project, tables: Sequence[TablePlan]) -> dict[str, list[str]]:
+    """Target → the tables that it gets anew or changed; nobody asks the targets themselves."""
+    moving = [table.name for table in tables if table.action in ("increment", "rebuild", "finish")]
+    found = {
+        target: [name for name in moving if target in project.config.published[name]]
+        for target in project.config.targets
+    }
+    return {target: names for target, names in found.items() if names}
 
 
 def _gold(project: Project, tables: Sequence[TablePlan]) -> str:

@@ -174,6 +174,37 @@ class GoldReport:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What one publication of a silver table (or history) did to a target, in rows that were sent."""
+
+    target: str
+    table: str
+    publication: int = 0
+    """How often the target's copy has moved."""
+    epoch: int = 0
+    """The epoch of the table that it has now."""
+    version: int = -1
+    mode: Literal["append", "merge", "reload", ""] = ""
+    reason: str = ""
+    """Why all rows were sent, where they were."""
+    sent: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    removed: int = 0
+    """Rows that a reload took away."""
+    seconds: float = 0.0
+    noop: bool = False
+    error: str | None = None
+    error_class: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.target}.{self.table}"
+
+
+@dataclass(frozen=True, slots=True)
 class RunReport:
     run_id: str
     pipeline: str
@@ -183,6 +214,8 @@ class RunReport:
     tables: Sequence[TableReport]
     gold: GoldReport | None = None
     error: str | None = None
+    loads: Sequence[LoadResult] = ()
+    """Publications to external targets."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON scalars, lists and objects only; the keys are the field names."""

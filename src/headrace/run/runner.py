@@ -33,9 +33,20 @@ from .breaker import CircuitBreaker
 from .golden import build_gold
 from .graph import Task, TaskResult, execute, select
 from .land import land
-from .parts import lands_of, part, refinery
+from .parts import engine_of, lands_of, part, refinery
+from .publish import Publication, publish
 from .refine import refine
-from .report import Event, GoldReport, Listener, RunReport, SourceReport, Status, TableReport, silent
+from .report import (
+    Event,
+    GoldReport,
+    Listener,
+    LoadResult,
+    RunReport,
+    SourceReport,
+    Status,
+    TableReport,
+    silent,
+)
 from .retention import Keeper, due, tend
 from .windows import definition_of, fingerprint_of, refine_windows, windowing
 
@@ -209,6 +220,18 @@ def _tasks(plant: Plant, patterns: Sequence[str]) -> list[Task]:
                 cancel=partial(_interrupt, plant, name),
             )
         )
+    for name, targets in config.published.items():
+        tasks += [
+            Task(
+                f"publish:{target}.{name}",
+                (f"refine:{name}",),
+                partial(_publish, plant, target, name),
+                attempts=attempts,
+                base=base,
+                cancel=partial(_interrupt, plant, f"{target}.{name}"),
+            )
+            for target in targets
+        ]
     if config.gold:
         needs = [f"refine:{name}" for name in (*config.tables, *config.streams)]
         tasks.append(Task("gold", tuple(needs), partial(_gold, plant), attempts=attempts, base=base))
@@ -223,10 +246,15 @@ def references(spec: TableSpec) -> list[str]:
     return sorted(found)
 
 
-def _land(plant: Plant, name: str) -> SourceReport:
-    known = plant.catalog.breaker(f"source {name}")
+def _breaker(plant: Plant, what: str) -> CircuitBreaker:
+    known = plant.catalog.breaker(what)
     breaker = CircuitBreaker(name=known.name, on_change=partial(plant.catalog.keep_breaker, known.name))
     breaker.restore(asdict(known))
+    return breaker
+
+
+def _land(plant: Plant, name: str) -> SourceReport:
+    breaker = _breaker(plant, f"source {name}")
     source = plant.project.source(name)
     return breaker.call(lambda: land(source, name, plant.land_log(name), plant.catalog, plant.listener))
 
@@ -274,6 +302,19 @@ def _interrupt(plant: Plant, name: str) -> None:
         engine.interrupt()
 
 
+def _publish(plant: Plant, target: str, table: str) -> list[LoadResult]:
+    """Publishes the table and its history; a target that is down is not called again and again."""
+    task = f"{target}.{table}"
+    breaker = _breaker(plant, f"target {target}")
+    with engine_of(plant.project, plant.scratch / "publish" / task) as engine:
+        plant.engines[task] = engine
+        try:
+            work = Publication(plant.project, plant.storage, engine, target, table)
+            return breaker.call(lambda: publish(work))
+        finally:
+            del plant.engines[task]
+
+
 def _gold(plant: Plant) -> GoldReport:
     return build_gold(plant.project, plant.storage)
 
@@ -296,6 +337,7 @@ def _tend(plant: Plant) -> None:
 def _report(project: Project, run_id: str, results: Mapping[str, TaskResult], seconds: float) -> RunReport:
     sources: list[SourceReport] = []
     tables: list[TableReport] = []
+    loads: list[LoadResult] = []
     gold: GoldReport | None = None
     for task, result in results.items():
         kind, _, name = task.partition(":")
@@ -318,6 +360,21 @@ def _report(project: Project, run_id: str, results: Mapping[str, TaskResult], se
                 error_type=type(result.error).__name__ if result.error else None,
             )
             tables.append(value if isinstance(value, TableReport) else failed)
+        elif kind == "publish":
+            target, _, table = name.partition(".")
+            loads += (
+                value
+                if isinstance(value, list)
+                else [
+                    LoadResult(
+                        target,
+                        table,
+                        seconds=result.seconds,
+                        error=_why(result),
+                        error_class=error_class,
+                    )
+                ]
+            )
         else:
             failed_gold = GoldReport(
                 "", passed=False, seconds=result.seconds, error=_why(result), error_class=error_class
@@ -325,9 +382,10 @@ def _report(project: Project, run_id: str, results: Mapping[str, TaskResult], se
             gold = value if isinstance(value, GoldReport) else failed_gold
     sources.sort(key=lambda item: [*project.config.sources].index(item.name))
     tables.sort(key=lambda item: [*project.config.tables, *project.config.streams].index(item.name))
-    return RunReport(
-        run_id, project.config.name, _status(sources, tables, gold), seconds, sources, tables, gold
-    )
+    status = _status(sources, tables, gold)
+    if status == "success" and any(load.error for load in loads):
+        status = "incomplete"
+    return RunReport(run_id, project.config.name, status, seconds, sources, tables, gold, loads=loads)
 
 
 def _why(result: TaskResult) -> str:

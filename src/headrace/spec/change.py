@@ -16,17 +16,18 @@ from .pipeline import TableSpec
 from .words import column_names
 
 _WORDS: dict[str, Any] = {
+    "to": True,
     "contract": {
         "description": True,
         "owner": True,
         "columns": {"__all__": {"description", "example"}},
         "rules": {"__all__": {"description"}},
-    }
+    },
 }
 
 
 def essence(spec: TableSpec) -> dict[str, Any]:
-    """The definition without words for people and without defaults: equal ones give equal tables.
+    """The definition without words for people, targets and defaults: equal ones give equal tables.
 
     So neither a better description nor a new version of Headrace with more settings computes a table anew.
     """

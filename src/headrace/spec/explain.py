@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from ..errors import ConfigError
 from . import registry
 from .document import Mark
-from .pipeline import SourceSpec
+from .pipeline import PipelineConfig, SourceSpec, TargetSpec
 from .problem import Path as KeyPath
 from .problem import Problem, suggest
 from .references import Resolved, hide
@@ -78,8 +78,8 @@ def _labelled(problem: Problem, mark: Mark | None) -> str:
 
 def _label(at: KeyPath, *, full: bool) -> tuple[str, KeyPath]:
     """What `at` lies in, in words, and the rest of the path."""
-    if at[:1] == ("sources",) and len(at) > 1:
-        return f"source `{at[1]}`", at[2:]
+    if at[:1] in (("sources",), ("targets",)) and len(at) > 1:
+        return f"{str(at[0])[:-1]} `{at[1]}`", at[2:]
     if at[:1] != ("tables",) or len(at) < 2:
         return "", at
     table, rest = f"table `{at[1]}`", at[2:]
@@ -99,21 +99,39 @@ def _dotted(at: KeyPath) -> str:
 
 def settings_problems(sources: Mapping[str, SourceSpec], root: Path) -> list[Problem]:
     """What connectors say of their settings: nothing runs with a bad one."""
+    return [p for name, spec in sources.items() for p in _settings(name, spec, "source", root)[1]]
+
+
+def target_problems(config: PipelineConfig, root: Path) -> list[Problem]:
+    """What the connectors of targets say of their settings, and of the tables that they are to take."""
     found: list[Problem] = []
-    for name, spec in sources.items():
-        try:
-            kind = registry.connector(spec.type)
-        except ConfigError as error:
-            found.append(Problem(("sources", name, "type"), error.message, error.hint))
-            continue
-        try:
-            kind.model_validate({**spec.settings, "name": name, "root": str(root)})
-        except ValidationError as error:
-            value = spec.settings
-            found += [p.under("sources", name) for p in explain(error, kind, value, _GIVEN)]
-        except ConfigError as error:
-            found.append(Problem(("sources", name), error.message, error.hint))
+    for name, spec in config.targets.items():
+        made, wrong = _settings(name, spec, "target", root)
+        found += wrong
+        for table, other in config.tables.items():
+            keyless = not other.keys or other.keys == ["*"]
+            if name in other.to and keyless and getattr(made, "deletes", "") == "soft":
+                message = f"to: target `{name}` marks deleted rows, which it must know by their key"
+                hint = f"give `{table}` `keys`, or publish it to a target with `deletes: hard`"
+                found.append(Problem(("tables", table, "to", other.to.index(name)), message, hint))
     return found
+
+
+def _settings(
+    name: str, spec: SourceSpec | TargetSpec, role: registry.Role, root: Path
+) -> tuple[Any, list[Problem]]:
+    """The connector with its settings, or what is wrong with them."""
+    at = (f"{role}s", name)
+    try:
+        kind = registry.connector(spec.type, role)
+    except ConfigError as error:
+        return None, [Problem((*at, "type"), error.message, error.hint)]
+    try:
+        return kind.model_validate({**spec.settings, "name": name, "root": str(root)}), []
+    except ValidationError as error:
+        return None, [p.under(*at) for p in explain(error, kind, spec.settings, _GIVEN)]
+    except ConfigError as error:
+        return None, [Problem(at, error.message, error.hint)]
 
 
 def explain(

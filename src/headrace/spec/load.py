@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ..errors import ConfigError
 from .checks import problems as check
 from .document import Document, Mark, Unreadable, read
-from .explain import Shown, explain, report, settings_problems
+from .explain import Shown, explain, report, settings_problems, target_problems
 from .following import following
 from .pipeline import PipelineConfig, SourceSpec
 from .problem import Path as KeyPath
@@ -57,6 +57,7 @@ def load(path: Path | str = ".", env: str | None = None, environ: Mapping[str, s
     more = list(check(config)) if config else []
     more += settings_problems(_sources(definition.value), file.parent)
     if config:
+        more += target_problems(config, file.parent)
         config, changing = following(config, _sources(definition.value), file.parent)
         more += changing
     definition.found += [p for p in more if p.at not in unsettled]

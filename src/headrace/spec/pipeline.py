@@ -13,17 +13,26 @@ from .problem import Path, Problem, refuse, suggest
 from .window import StreamSpec
 
 
-class SourceSpec(Model):
+class Connected(Model):
     """`type` names the connector (an entry point); all other keys are its own configuration."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     type: str
-    id: str | None = None
-    """Stable identity of the land stream; default: the key in the YAML when it first landed."""
 
     @property
     def settings(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
+
+
+class SourceSpec(Connected):
+    """`type` names the connector (an entry point); all other keys are its own configuration."""
+
+    id: str | None = None
+    """Stable identity of the land stream; default: the key in the YAML when it first landed."""
+
+
+class TargetSpec(Connected):
+    """An external system to which tables are published; `type` names its connector, like a source's."""
 
 
 class Step(Model):
@@ -74,6 +83,8 @@ class TableSpec(Model):
     """Keep every version of every key in `silver.<table>_history`."""
     steps: list[Step] = Field(default_factory=list)
     start: Literal["beginning", "now"] = "beginning"
+    to: Names = Field(default_factory=list)
+    """Targets that the table, with its history if it has one, is published to."""
 
     @model_validator(mode="after")
     def _possible(self) -> TableSpec:
@@ -205,6 +216,8 @@ class PipelineConfig(Model):
     tables: dict[str, TableSpec]
     streams: dict[str, StreamSpec] = Field(default_factory=dict)
     """Windows of time over a table; each is a table of its own, `silver.<name>`."""
+    targets: dict[str, TargetSpec] = Field(default_factory=dict)
+    """External systems that tables are published to: `to: [warehouse]`."""
     gold: Gold | None = None
     lake: str = "lake"
     """Where the data lives, relative to the pipeline file."""
@@ -238,6 +251,7 @@ class PipelineConfig(Model):
             ("sources", self.sources),
             ("tables", self.tables),
             ("streams", self.streams),
+            ("targets", self.targets),
         ):
             for name in names:
                 yield from _name_problem((kind, name), name, f"a {kind[:-1]}'s name")
@@ -250,6 +264,26 @@ class PipelineConfig(Model):
                     yield Problem(at, f"from: source `{source}` is not defined", hint)
             for column, spec in table.contract.columns.items():
                 yield from (p.under("tables", name, "contract", "columns", column) for p in self._links(spec))
+
+        yield from self._target_problems()
+
+    def _target_problems(self) -> Iterator[Problem]:
+        if "table" in self.targets:
+            hint = "give it another name: `to: [table]` of a stream means its own table"
+            yield Problem(("targets", "table"), "a target cannot be called `table`", hint)
+        for kind, specs in (("tables", self.tables), ("streams", self.streams)):
+            for name, spec in specs.items():
+                for place, target in enumerate(spec.to):
+                    if target not in self.targets and (kind, target) != ("streams", "table"):
+                        hint = suggest(target, self.targets, "targets")
+                        at = (kind, name, "to", place)
+                        yield Problem(at, f"to: target `{target}` is not defined", hint)
+
+    @property
+    def published(self) -> dict[str, list[str]]:
+        """Table or stream → the targets that it is published to."""
+        named: dict[str, TableSpec | StreamSpec] = {**self.tables, **self.streams}
+        return {name: [to for to in spec.to if to in self.targets] for name, spec in named.items()}
 
     def by_id(self) -> PipelineConfig:
         """The same pipeline with every source under its stable `id`, whatever its key is."""

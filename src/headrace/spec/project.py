@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core import Source
+from ..core import Source, Target
 from ..errors import ConfigError
 from . import references, registry
 from .checks import problems
-from .explain import Shown, report, settings_problems
+from .explain import Shown, report, settings_problems, target_problems
 from .following import following
 from .pipeline import PipelineConfig, SourceSpec
 from .problem import Path as KeyPath
@@ -37,7 +37,7 @@ class Project:
     def of(cls, config: PipelineConfig, root: Path | str = ".") -> Project:
         """A project from models written in Python; raises `ConfigError` with every problem."""
         root = Path(root).resolve()
-        found = [*problems(config), *settings_problems(config.sources, root)]
+        found = [*problems(config), *settings_problems(config.sources, root), *target_problems(config, root)]
         config, more = following(config, config.sources, root)
         found += more
         project = cls(config.by_id(), root)
@@ -77,6 +77,17 @@ class Project:
         """The connector of source `name`, with its settings checked."""
         spec = self.source_spec(name)
         made: Source = registry.connector(spec.type).model_validate(
+            {**spec.settings, "name": name, "root": str(self.root)}
+        )
+        return made
+
+    def target(self, name: str) -> Target:
+        """The connector of target `name`, with its settings checked."""
+        if name not in self.config.targets:
+            hint = suggest(name, self.config.targets, "targets")
+            raise ConfigError(f"target `{name}` is not defined", hint=hint)
+        spec = self.config.targets[name]
+        made: Target = registry.connector(spec.type, "target").model_validate(
             {**spec.settings, "name": name, "root": str(self.root)}
         )
         return made

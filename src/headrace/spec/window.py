@@ -118,7 +118,8 @@ class StreamSpec(Model):
     """SQL over the table's columns: only rows for which it is true count."""
     select: dict[str, str] = Field(min_length=1)
     """Column → SQL over aggregates of the table's columns, such as `sum(amount)`."""
-    to: tuple[Literal["table"], ...] = ("table",)
+    to: Names = Field(default_factory=lambda: ["table"])
+    """Targets that the windows are published to; `table` is `silver.<name>`, which there always is."""
 
     @property
     def keys(self) -> list[str]:

@@ -17,7 +17,8 @@ from ...errors import SystemFault
 from .budget import budget
 from .corrections import history, passed, strays
 from .erase import SEARCHED, erase
-from .frame import Session
+from .frame import DuckFrame, Session, relation_of
+from .published import changed, lines, visible, with_nul
 from .quarantine import requarantined
 from .refine import raw_inputs, refine
 from .rewrite import kept_rows, rewrite
@@ -218,6 +219,27 @@ class DuckEngine:
     def history(self, given: RawInput, live: Mapping[tuple[str, str], str]) -> list[tuple[Any, ...]]:
         """Each landed correction, and how many of its rows still apply; see `corrections.history`."""
         return history(self.session, given, live)
+
+    def typed(self, frame: Frame) -> DuckFrame:
+        """`frame` with its columns in the contract's words; see `frame.relation_of`."""
+        return relation_of(self.session, frame)
+
+    def visible(self, at: TableAt) -> DuckFrame:
+        """All rows that a reader sees of a table; see `published.visible`."""
+        return visible(self.session, at)
+
+    def changed(self, old: TableAt, new: TableAt, keys: Sequence[str]) -> DuckFrame | None:
+        """What takes a reader's `old` to `new`, or None if only all rows do; see `published.changed`."""
+        with self._within(f"table `{new.table}`: finding what changed since version {old.version}"):
+            return changed(self.session, old, new, keys)
+
+    def lines(self, frame: Frame, path: Path) -> int:
+        """Writes `frame` to `path` as CSV; how many rows. See `published.lines`."""
+        return lines(self.session, frame, path)
+
+    def with_nul(self, frame: Frame) -> Mapping[str, int]:
+        """Columns of `frame` in which texts hold the character NUL, and in how many rows."""
+        return with_nul(self.session, frame)
 
     @staticmethod
     def publish(database: Path, schemas: Schemas) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...core import DataFile, Frame, Rewrite, TableAt, Write, Written
 from ...errors import ConfigError, Corrupt, DataError
+from ...spec.widen import wider
 from ...store.intact import check_bytes, sealed
-from .frame import AUDIT, DuckFrame, Session, casts, fresh, ident, one, relation_of, table_sql, text, wider
+from .frame import AUDIT, DuckFrame, Session, casts, fresh, ident, one, relation_of, table_sql, text
 from .stats import data_file, overlaps, unbounded
 
 if TYPE_CHECKING:

@@ -165,6 +165,9 @@ def _notes(lab: Lab, wish: Wish) -> list[str]:
     if lab.replica.ordered:
         told = ", ".join(lab.replica.ordered)
         notes.append(f"files came in their own order: without `latest_by`, the last one wins in {told}")
+    if lab.replica.targets:
+        told = ", ".join(lab.replica.targets)
+        notes.append(f"external targets were left alone, and nothing was published to them: {told}")
     if lab.ignored:
         told = ", ".join(lab.ignored)
         notes.append(f"not compared, as they tell the time or the number of an epoch: {told}")

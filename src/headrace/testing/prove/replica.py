@@ -38,6 +38,8 @@ class Replica:
     ordered: Sequence[str] = ()
     """Tables whose outcome depends on the order of arrival, by their own definition."""
     variables: Mapping[str, str] = field(default_factory=dict)
+    targets: Sequence[str] = ()
+    """External targets of the pipeline, which the copy does without."""
 
     @property
     def lake(self) -> Path:
@@ -67,8 +69,8 @@ def _move(source: Path, target: Path, names: Sequence[str]) -> None:
 def replicate(project: Project, into: Path) -> Replica:
     """Copies definition and data of `project` to `into`; the copy keeps its lake, catalog and all to itself.
 
-    Sources of other types than files are replaced by files that they have landed. Alerts are left out, and
-    waits are cut short. Raises `ConfigError` if there is nothing to read.
+    Sources of other types than files are replaced by files that they have landed. Alerts and targets are left
+    out, and waits are cut short. Raises `ConfigError` if there is nothing to read.
     """
     root, file = into / "project", project.file
     if file is None:
@@ -93,7 +95,16 @@ def replicate(project: Project, into: Path) -> Replica:
         name for name, table in project.config.tables.items() if table.key_columns and not table.latest_by
     ]
     ordered = [name for name in ordered if list(project.config.tables[name].keys) != ["*"]]
-    return Replica(root, root / file.name, env, into / "held", inputs, frozenset(first), ordered)
+    return Replica(
+        root,
+        root / file.name,
+        env,
+        into / "held",
+        inputs,
+        frozenset(first),
+        ordered,
+        targets=list(project.config.targets),
+    )
 
 
 def _referred(project: Project) -> set[str]:
@@ -206,6 +217,10 @@ def _overlay(project: Project, file: Path, env: str, sources: Mapping[str, Any])
         "monitoring": None,
         "retry": {"attempts": 2, "base": 0.05},
         "sources": dict(sources),
+        # what is outside must not learn of trials
+        "targets": None,
+        "tables": {name: {"to": None} for name, table in project.config.tables.items() if table.to},
+        "streams": {name: {"to": None} for name in project.config.streams if project.config.published[name]},
     }
     gold = project.config.gold
     if gold and not (project.root / gold.dbt).resolve().is_relative_to(project.root):
