@@ -90,6 +90,11 @@ CHANGE = ("_op", "_sequence", "_committed", "_tx", "_unchanged")
 """What a source of changes tells of each row beside its table's columns; its format says `changes`."""
 
 
+def unsent(column: str) -> str:
+    """The name of `column` in `_unchanged`, a list with `,` between: a comma of its own is U+001F there."""
+    return column.replace(",", "\x1f")
+
+
 class Reading(Protocol):
     """What a source may ask while it reads."""
 

@@ -207,12 +207,104 @@ def test_an_interrupted_run_is_130_and_the_next_one_is_whole(shop: Path) -> None
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGCONT)
-        process.communicate(timeout=60)
+        _, told = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED
+    assert told == b"interrupted; run it again, it goes on where it was\n"
     done = headrace("run", cwd=shop)
     assert done.returncode == OK, done.stderr
     counted = headrace("query", "select count(*) as n from silver.orders", "-f", "csv", cwd=shop)
     assert counted.stdout == "n\n4\n"
+
+
+def test_ctrl_c_before_anything_began_is_no_traceback(shop: Path) -> None:
+    code = "import os, signal, sys; sys.setprofile(lambda f, e, a: f.f_code.co_name == '_command' and "
+    code += "os.kill(os.getpid(), signal.SIGINT)); from headrace.cli import main; sys.exit(main(['run']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=shop, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (
+        INTERRUPTED,
+        "interrupted; run it again, it goes on where it was\n",
+    )
+
+
+def _changed(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "told"),
+    [
+        (
+            "pipeline.yml",
+            "contract:",
+            "contrct:",
+            "pipeline.yml:13: table `orders`: key `contrct`",
+        ),
+        (
+            "pipeline.yml",
+            "[order_id]",
+            "7",
+            "pipeline.yml:14: table `orders`: `keys` must be a list",
+        ),
+        ("pipeline.yml", "data/*.csv", "${NOWHERE}/*.csv", "variable `NOWHERE` is not set"),
+        ("pipeline.yml", "contracts/orders", "contract/order", "did you mean `contracts/orders.yml`?"),
+        ("pipeline.yml", "name: shop", "name: shop\nname: shop", "pipeline.yml:4: key `name` is there twice"),
+        ("contracts/orders.yml", "%d.%m.%Y", "DD.MM.YYYY", "format `DD.MM.YYYY` is not known"),
+        ("contracts/orders.yml", "clean: [trim, upper]", "pattern: '[A-'", "character set at character 1"),
+    ],
+)
+def test_mistakes_of_a_first_day_say_file_line_and_fix(
+    shop: Path, file: str, old: str, new: str, told: str
+) -> None:
+    _changed(shop / file, old, new)
+    done = headrace("run", cwd=shop)
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert told in done.stderr
+    assert "hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (shop / "lake").exists()
+
+
+def test_what_is_no_pipeline_is_told_apart(shop: Path) -> None:
+    data = headrace("run", "data/orders.csv", cwd=shop)
+    assert (data.returncode, data.stderr.splitlines()) == (
+        USAGE,
+        [
+            "error: data/orders.csv:1: a pipeline is `key: value` lines",
+            "hint: is this data? `headrace init NAME --from data/orders.csv` makes a pipeline for it",
+        ],
+    )
+    contract = headrace("run", "contracts/orders.yml", cwd=shop)
+    assert contract.returncode == USAGE
+    assert contract.stderr.startswith("error: contracts/orders.yml:1: this is a contract, not a pipeline\n")
+
+
+def test_a_disk_that_cannot_be_written_is_named_with_its_fix(shop: Path) -> None:
+    code = """
+import errno, os, pathlib, sys
+usual = pathlib.Path.open
+def opened(self, *args, **more):
+    if self.name == "run.lock":
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+    return usual(self, *args, **more)
+pathlib.Path.open = opened
+from headrace.cli import main
+sys.exit(main(["run"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=shop, capture_output=True, text=True)
+    assert done.returncode == FAILED
+    first, hint = done.stderr.splitlines()
+    assert first == f"error: {shop}/lake/_headrace/run.lock: Read-only file system"
+    assert hint.startswith("hint: mount it for writing")
+
+
+def test_nothing_is_proposed_from_a_file_without_rows(tmp_path: Path) -> None:
+    (tmp_path / "none.csv").write_text("id,name\n")
+    made = headrace("init", "shop", "--from", "none.csv", cwd=tmp_path)
+    assert made.returncode == USAGE
+    assert made.stderr.startswith("error: `none.csv`: no rows were found, read as csv\nhint: ")
+    assert not (tmp_path / "shop").exists()
 
 
 def test_init_from_a_file_proposes_a_contract_that_loads_it(tmp_path: Path) -> None:

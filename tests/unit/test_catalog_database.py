@@ -241,6 +241,24 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         Catalog.open(tmp_path / "folder.db")
 
 
+def test_where_nothing_may_be_written_the_catalog_is_still_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Catalog.open(path) as catalog:
+        catalog.start_run("shop", run_id="r1")
+    kept = path.read_bytes()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere but on a read-only disk
+    with Catalog.open(path) as catalog:
+        assert [run.run_id for run in catalog.runs(5)] == ["r1"]
+        with pytest.raises(SystemFault, match="readonly"):
+            catalog.start_run("shop")
+    assert path.read_bytes() == kept
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    # what lies in an unread log would be missing: then it is opened as ever
+    Path(f"{path}-wal").write_bytes(b"x")
+    assert not database_module.frozen(path)
+
+
 @pytest.mark.parametrize("url", ["nonsense://host/db", "sqlite://", "sqlite:///:memory:", "://"])
 def test_impossible_urls_are_refused(url: str) -> None:
     with pytest.raises(ConfigError) as caught:

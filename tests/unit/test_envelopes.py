@@ -84,6 +84,37 @@ def test_an_old_value_in_the_envelope_serves_for_one_that_was_not_sent(
     assert shown(orders, "id", "note") == [(4, "long")]
 
 
+@pytest.mark.parametrize("envelope", ["headrace", "debezium"])
+def test_a_column_with_a_comma_in_its_name_is_not_taken_for_two_others(
+    engine: DuckEngine, tmp_path: Path, envelope: str
+) -> None:
+    spec = """
+from: s
+keys: [id]
+changes: {}
+contract:
+  columns:
+    id: {type: integer}
+    both: {from: ["size,colour"]}
+    size: {}
+    colour: {}
+"""
+    places = lake(engine, tmp_path, spec)
+    first = {"id": 1, "size,colour": "XL, red", "size": "XL", "colour": "red"}
+    later = {"id": 1, "size": None, "colour": "blue"}
+    if envelope == "headrace":
+        lines = [change("c", "1", after=first), change("u", "2", after=later, unchanged=["size,colour"])]
+    else:
+        later["size,colour"] = "__debezium_unavailable_value"
+        where = {"connector": "postgresql", "ts_ms": 1}
+        lines = [
+            {"op": "c", "after": first, "source": {**where, "lsn": 1}, "ts_ms": 1},
+            {"op": "u", "after": later, "source": {**where, "lsn": 2}, "ts_ms": 2},
+        ]
+    places.land(lines, envelope=envelope)
+    assert shown(places, "id", "both", "size", "colour") == [(1, "XL, red", None, "blue")]
+
+
 def test_what_is_no_envelope_is_in_quarantine_with_its_line(engine: DuckEngine, tmp_path: Path) -> None:
     orders = lake(engine, tmp_path)
     good = change("c", "1", after={"id": 1, "price": "1", "note": "x"})

@@ -343,6 +343,12 @@ def test_every_column_says_what_it_lacks(tmp_path: Path) -> None:
     assert rows[0]["_unchanged"] == ",".join(names[1:])
 
 
+def test_a_comma_in_a_name_does_not_make_two_columns_of_it(tmp_path: Path) -> None:
+    names = ["id", "a,b", "a", "b"]
+    rows = one(tmp_path, Change("U", ["1", UNSENT, "x", "y"]), Table(names, ["id"]))
+    assert rows[0]["_unchanged"] == "a\x1fb"
+
+
 def test_values_in_other_encodings_are_refused(tmp_path: Path) -> None:
     data = file_of([Transaction(1, 0, 1, [Change("I", ["1", "é", "x"])])])
     with pytest.raises(DataError, match=r"row 1: byte .* is not UTF-8"):

@@ -136,6 +136,56 @@ def test_an_object_or_array_does_not_pass_for_a_text(tmp_path, kind):
     assert rejects == []
 
 
+@pytest.mark.parametrize("kind", ["parquet", "avro"])
+def test_numbers_within_structs_and_lists_keep_every_digit(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    amount, share, big = "12345678901234567.89", "0.10000000000000000001", 9007199254740993
+    if kind == "parquet":
+        duckdb.execute(
+            f"COPY (SELECT {{'amount': {amount}::DECIMAL(19,2), 'in': {{'share': {share}::DECIMAL(38,20)}}, "
+            f"'big': {big}::BIGINT, 'day': DATE '2026-01-02', 'at': TIMESTAMP '2026-01-02 03:04:05', "
+            f"'list': [{amount}::DECIMAL(19,2)]}} AS s UNION ALL SELECT NULL) TO '{path}'"
+        )
+    else:
+        fastavro = pytest.importorskip("fastavro")
+        wide = {"type": "bytes", "logicalType": "decimal", "precision": 38, "scale": 20}
+        money = {**wide, "precision": 19, "scale": 2}
+        within = {"type": "record", "name": "i", "fields": [{"name": "share", "type": wide}]}
+        fields = {
+            "amount": money,
+            "in": within,
+            "big": "long",
+            "day": {"type": "int", "logicalType": "date"},
+            "at": {"type": "long", "logicalType": "local-timestamp-micros"},
+            "list": {"type": "array", "items": money},
+        }
+        struct = {
+            "type": "record",
+            "name": "s",
+            "fields": [{"name": name, "type": each} for name, each in fields.items()],
+        }
+        schema = {"type": "record", "name": "r", "fields": [{"name": "s", "type": ["null", struct]}]}
+        first = {
+            "amount": Decimal(amount),
+            "in": {"share": Decimal(share)},
+            "big": big,
+            "day": date(2026, 1, 2),
+            "at": datetime(2026, 1, 2, 3, 4, 5),
+            "list": [Decimal(amount)],
+        }
+        with path.open("wb") as out:
+            fastavro.writer(out, schema, [{"s": first}, {"s": None}])
+    paths = ["s.amount", "s.in.share", "s.big", "s.day", "s.at", "s.none", "s.list"]
+    rows, rejects = typed(tmp_path, kind, path, columns={c: [c] for c in paths})
+    assert rejects == []
+    day = ("2026-01-02", "2026-01-02T03:04:05")
+    assert [row[:-3] for row in rows] == [(amount, share, str(big), *day, None), (None,) * 6]
+    assert amount in rows[0][6]
+    if kind == "parquet":
+        rows, _ = typed(tmp_path, kind, path, columns={c: [c] for c in ("s.list.0", "s.list.1")})
+        assert [row[:2] for row in rows] == [(amount, None), (None, None)]
+
+
 def _nested(path, kind):
     """Three records: a list in `tags`, an object in `s.b`, neither."""
     if kind == "parquet":

@@ -7,6 +7,7 @@ reads first and writes later could not wait for its turn). Any other SQLAlchemy 
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -53,7 +55,7 @@ class Database:
         url = _url(where)
         shown = url.render_as_string(hide_password=True)
         try:
-            engine = sa.create_engine(url, connect_args=_connect_args(url))
+            engine = sa.create_engine(_readable(url), connect_args=_connect_args(url))
         except exc.ArgumentError as error:  # NoSuchModuleError is one
             raise ConfigError(
                 f"catalog `{shown}`: {error}",
@@ -214,6 +216,25 @@ def _url(where: str | Path) -> sa.URL:
             f"catalog: `{where}` lives in memory, where other processes cannot see it", hint="give a path"
         )
     return url
+
+
+def _readable(url: sa.URL) -> sa.URL:
+    """The URL by which a SQLite file can be read where nothing may be written: a disk mounted read-only, say.
+
+    SQLite cannot even read such a file otherwise, for its write-ahead log needs a file of its own beside it.
+    Only a log that is still unread forbids it: what is in there would be missing.
+    """
+    if url.get_backend_name() != "sqlite" or not frozen(path := Path(str(url.database))):
+        return url
+    return url.set(database=f"file:{quote(str(path))}", query={"uri": "true", "mode": "ro", "immutable": "1"})
+
+
+def frozen(path: Path) -> bool:
+    """Whether the SQLite file at `path` can only be read, and as it lies there, without its log."""
+    log = Path(f"{path}-wal")
+    if not path.is_file() or (log.exists() and log.stat().st_size):
+        return False
+    return not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
 
 
 def _connect_args(url: sa.URL) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -14,11 +15,27 @@ STOPPED = 4
 UNBALANCED = 5
 INTERRUPTED = 130
 
+DISK = {
+    errno.EACCES: "give this user the right to write there (chown, chmod), or name another place",
+    errno.EPERM: "give this user the right to write there (chown, chmod), or name another place",
+    errno.EROFS: "mount it for writing, or name another place; `status` and `query` only read",
+    errno.ENOSPC: "make room there and run it again: nothing is lost",
+    errno.EDQUOT: "make room within the quota and run it again: nothing is lost",
+}
+"""What to do about a file or folder that cannot be written."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code, which is 0 only if all it did holds (docs/cli.md)."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args or os.environ.get("HEADRACE_DEBUG") == "1"
+    try:
+        return _command(args, debug)
+    except KeyboardInterrupt:
+        return _interrupted()
+
+
+def _command(args: list[str], debug: bool) -> int:
     from .. import redact
     from ..errors import HeadraceError
     from .app import app
@@ -26,10 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         app([arg for arg in args if arg != "--debug"], prog_name="headrace")
     except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # Typer's, which says nothing
+            return _interrupted()
         return stop.code if isinstance(stop.code, int) else FAILED if stop.code else OK
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
     except HeadraceError as error:
         if debug:
             raise
@@ -38,10 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in DISK and error.filename:
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+            print(f"hint: {DISK[error.errno]}", file=sys.stderr)
+            return FAILED
         print(f"error: {type(error).__name__}: {redact.text(str(error))}", file=sys.stderr)
         print("hint: this is unexpected; run it again with --debug and report the traceback", file=sys.stderr)
         return FAILED
     return OK
+
+
+def _interrupted() -> int:
+    print("interrupted; run it again, it goes on where it was", file=sys.stderr)
+    return INTERRUPTED
 
 
 def exit_code(error: BaseException) -> int:

@@ -232,13 +232,16 @@ def _leftovers(project: Project) -> Iterator[Finding]:
 
 
 def _catalog(project: Project) -> Iterator[Finding]:
+    from ..catalog.database import frozen
+
     path = project.lake / "catalog.db"
     if project.config.catalog is None:
         if not path.exists():
             yield Finding("catalog", "ok", "none yet; the next run makes it")
             return
         try:
-            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            uri = f"{path.as_uri()}?mode=ro{'&immutable=1' if frozen(path) else ''}"
+            with closing(sqlite3.connect(uri, uri=True)) as database:
                 (verdict,) = database.execute("PRAGMA quick_check").fetchone()
         except sqlite3.DatabaseError as error:
             verdict = str(error)

@@ -22,6 +22,11 @@ SHOWN = 1000
 """Rows that a table on a terminal holds; csv and json give all."""
 
 
+def _said_once(reason: str, name: str) -> str:
+    """`reason` without the name at its start, which stands before it already."""
+    return reason.removeprefix(f"{name}: ").removeprefix(f"{name} ")
+
+
 def run_lines(report: RunReport) -> list[str]:
     """One line per table that counts every row, then one per thing that went wrong."""
     looked = bool(report.sources)
@@ -31,10 +36,11 @@ def run_lines(report: RunReport) -> list[str]:
     lines += [line for load in report.loads if (line := _load_line(load))]
     for source in report.sources:
         for name, reason in source.refused:
-            lines.append(f"refused  {source.name}: {name}: {reason.removeprefix(f'{name}: ')}")
+            lines.append(f"refused  {source.name}: {name}: {_said_once(reason, name)}")
         lines += [f"vanished  {source.name}: {name}" for name in source.vanished]
         lines += [f"note  {remark}" for remark in source.remarks]
-        lines += [f"failed  source {source.name}: {source.error}"] if source.error else []
+        if source.error:
+            lines.append(f"failed  source {source.name}: {_said_once(source.error, f'source {source.name}')}")
     for item in report.tables:
         lines += [f"failed  table {item.name}: {item.error}"] if item.error else []
         if item.late:

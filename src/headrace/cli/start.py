@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shlex
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -47,7 +48,12 @@ def create(name: str | None, source: str | Path | None) -> list[str]:
         target = folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
-    return [f"made {folder}/ with {', '.join(contents)}", *notes, "", f"next: cd {folder} && headrace run"]
+    return [
+        f"made {folder}/ with {', '.join(contents)}",
+        *notes,
+        "",
+        f"next: cd {shlex.quote(str(folder))} && headrace run",
+    ]
 
 
 def template(name: str) -> dict[str, str]:
@@ -113,6 +119,11 @@ def _proposal(table: str, landed: Landed, path: Path) -> Proposal:
         staged = stage(con, [raw], {name: [name] for name in headers}, case="exact", scratch=engine.scratch)
         profiles = profile(con, staged.relation, headers)
         together = composite_keys(con, staged.relation, profiles)
+    if not profiles or not profiles[0].rows:
+        raise ConfigError(
+            f"`{path.name}`: no rows were found, read as {landed.format.get('type')}",
+            hint="types are proposed from values: give data with some rows",
+        )
     return propose(table, profiles, profiles[0].rows, together)
 
 

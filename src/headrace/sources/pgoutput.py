@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core import Frame
+from ..core import Frame, unsent
 from ..errors import DataError
 from .arrow_texts import (
     TextFrame,
@@ -296,7 +296,7 @@ def _unchanged(relation: Relation, new: Tuples, events: Events) -> dict[str, Tex
         patterns, code = np.unique(lacking[:, rows], axis=1, return_inverse=True)
         which[rows] = code.reshape(-1) + 1
         named = [np.flatnonzero(pattern) for pattern in patterns.T]
-        values += [",".join(relation.names[column] for column in columns) for columns in named]
+        values += [",".join(unsent(relation.names[column]) for column in columns) for columns in named]
     return {"_unchanged": chosen(values, which[events.cells])}
 
 

@@ -261,7 +261,9 @@ def _pattern(text: str) -> Iterator[Problem]:
         re.compile(re.sub(r"\\[pPzQE]|\[\[:\w+:\]\]", "x", text))
     except re.error as error:
         message = f"pattern `{text}` is no regular expression: {error.msg}"
-        yield Problem(("pattern",), message, "put patterns in single quotes, so that backslashes stay")
+        at = f" at character {error.pos + 1}" if error.pos is not None else ""
+        hint = "close what is open, and write `\\` before a character that stands for itself"
+        yield Problem(("pattern",), f"{message}{at}", hint)
 
 
 def _timezone(column: Column, kind: str) -> Iterator[Problem]:

@@ -45,8 +45,9 @@ def load(path: Path | str = ".", env: str | None = None, environ: Mapping[str, s
     `env` defaults to HEADRACE_ENV; without either the file counts as it stands.
     """
     file = _find(Path(path))
+    called = file.name if Path(path).is_dir() or Path(path).is_absolute() else str(path)
     env = env or environ.get("HEADRACE_ENV") or None
-    definition = _read(file)
+    definition = _read(file, called)
     _overlay(definition, file, env)
     around = Surroundings(environ, file.parent)
     _inline_contracts(definition, around)
@@ -86,15 +87,19 @@ def _find(path: Path) -> Path:
     return file.resolve()
 
 
-def _read(file: Path) -> _Definition:
+def _read(file: Path, shown: str) -> _Definition:
     try:
-        document = read(file, file.name)
+        document = read(file, shown)
     except Unreadable as error:
         raise ConfigError(error.message, hint=error.hint, where=str(error.mark)) from None
     if not isinstance(document.value, dict):
-        raise ConfigError(
-            "a pipeline is `key: value` lines", hint="start with `name: …`", where=f"{file.name}:1"
-        )
+        hint = "start with `name: …`"
+        if file.suffix not in (".yml", ".yaml"):
+            hint = f"is this data? `headrace init NAME --from {shown}` makes a pipeline for it"
+        raise ConfigError("a pipeline is `key: value` lines", hint=hint, where=f"{shown}:1")
+    if "columns" in document.value and not {"sources", "tables"} & set(document.value):
+        hint = f"name the pipeline file whose table says `contract: {file.name}`, or its folder"
+        raise ConfigError("this is a contract, not a pipeline", hint=hint, where=f"{shown}:1")
     return _Definition(document.value, dict(document.marks))
 
 
@@ -127,7 +132,7 @@ def _overlay(definition: _Definition, file: Path, env: str | None) -> None:
         marks = {at[2:]: mark for at, mark in definition.marks.items() if at[:2] == under}
         _merge(definition, Document(inline[env], marks))
     if env in beside:
-        over = _read(beside[env])
+        over = _read(beside[env], beside[env].name)
         _merge(definition, Document(over.value, over.marks))
 
 
@@ -186,7 +191,8 @@ def _contract(path: str, root: Path) -> Document:
         )
     if not file.is_file():
         others = [str(p.relative_to(root)) for p in sorted(root.glob("**/*.yml")) if p.name != FILE][:20]
-        raise _Outside(f"contract `{path}` does not exist", suggest(path, others, "files here"))
+        hint = suggest(path, others, "YAML files here") if others else f"write it: `{path}` beside {FILE}"
+        raise _Outside(f"contract `{path}` does not exist", hint)
     document = read(file, shown)
     if not isinstance(document.value, dict):
         raise Unreadable(Mark(shown, 1), "a contract is `key: value` lines", "start with `columns:`")

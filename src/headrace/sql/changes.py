@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from ..core import unsent
 from .step import TableStep
 from .text import literal, name
 
@@ -62,7 +63,8 @@ def lacking(step: TableStep) -> dict[str, str]:
         if c in step.derived:
             continue
         heads = dict.fromkeys(part for each in step.inputs[c] for part in (each, each.partition(".")[0]))
-        named = [f"contains({listed}, {literal(f',{h.lower() if fold else h},')})" for h in heads]
+        words = dict.fromkeys(unsent(each.lower() if fold else each) for each in heads)
+        named = [f"contains({listed}, {literal(f',{word},')})" for word in words]
         found[c] = f"coalesce({name(c)} IS NULL AND ({' OR '.join(named)}), false)"
     for c in step.derived:
         parts = [found[each] for each in given_of(step, [c])]

@@ -124,7 +124,8 @@ def query(
         return names, _rows(con)
     except duckdb.Error as error:
         con.close()
-        known = ", ".join(f"{schema}.{name}" for schema, tables in schemas.items() for name in tables)
+        named = (f"{schema}.{name}" for schema, tables in schemas.items() for name in tables)
+        known = ", ".join(name.removeprefix("main.") for name in named)
         raise ConfigError(f"query: {str(error).strip()}", hint=f"tables: {known}") from error
     except ConfigError:
         con.close()

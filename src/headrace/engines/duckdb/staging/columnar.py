@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..raw import BROKEN, open_plain
 from .header import Header, match, refused
@@ -119,10 +120,12 @@ def _nested(columns: Columns, header: Header, stage: Stage) -> str:
         field = header.fields[place]
         if field is not None and is_nested(columns[field][1]):
             cases.append(f"WHEN {ident(columns[field][0])} IS NOT NULL THEN {text(name + '.type')}")
-        elif field is None and (path := _path(columns, place, stage)):
-            root, pointer = path
-            kind = f"json_type(to_json({ident(root)}), {text(pointer)})"
-            cases.append(f"WHEN {kind} IN ('OBJECT', 'ARRAY') THEN {text(name + '.type')}")
+        elif field is None and (inner := _path(columns, place, stage)):
+            if inner.rest:
+                kind = f"json_type(to_json({inner.sql}), {text(inner.rest)})"
+                cases.append(f"WHEN {kind} IN ('OBJECT', 'ARRAY') THEN {text(name + '.type')}")
+            elif is_nested(inner.kind):
+                cases.append(f"WHEN {inner.sql} IS NOT NULL THEN {text(name + '.type')}")
     return f"CASE {' '.join(cases)} END" if cases else ""
 
 
@@ -130,21 +133,48 @@ def _field(columns: Columns, field: int | None, place: int, stage: Stage) -> str
     if field is not None:
         name, kind = columns[field]
         return scalar_text(ident(name), kind)
-    if path := _path(columns, place, stage):
-        root, pointer = path
-        return f"json_extract_string(to_json({ident(root)}), {text(pointer)})"
+    if inner := _path(columns, place, stage):
+        if inner.rest:
+            return f"json_extract_string(to_json({inner.sql}), {text(inner.rest)})"
+        return scalar_text(inner.sql, inner.kind)
     return "NULL::VARCHAR"
 
 
-def _path(columns: Columns, place: int, stage: Stage) -> tuple[str, str] | None:
-    """The struct that one of a staged column's paths leads into, and the pointer from there."""
+class _Inner(NamedTuple):
+    """What a path leads to, of its own type; `rest` is the pointer on from there, where no type is known."""
+
+    sql: str
+    kind: str
+    rest: str = ""
+
+
+def _path(columns: Columns, place: int, stage: Stage) -> _Inner | None:
+    """What the first of a staged column's paths that enters a struct leads to.
+
+    A value is taken out of structs and lists as it is: out of their JSON, numbers would come as doubles.
+    """
     column = stage.wanted.names[place]
     kinds = dict(columns)
     for path in stage.wanted.columns.get(column) or [column]:
         root, *steps = path.split(".")
         if steps and kinds.get(root, "").startswith("STRUCT("):
-            return root, "/" + "/".join(step.replace("~", "~0").replace("/", "~1") for step in steps)
+            return _entered(ident(root), kinds[root], steps)
     return None
+
+
+def _entered(sql: str, kind: str, steps: list[str]) -> _Inner:
+    import duckdb
+
+    if not steps:
+        return _Inner(sql, kind)
+    step, *others = steps
+    of = duckdb.sqltype(kind)
+    inside = dict(of.children) if of.id in ("struct", "list") else {}
+    if of.id == "struct" and step in inside:
+        return _entered(f"struct_extract({sql}, {text(step)})", str(inside[step]), others)
+    if of.id == "list" and step.isdecimal():
+        return _entered(f"list_extract({sql}, {int(step) + 1})", str(inside["child"]), others)
+    return _Inner(sql, kind, "".join("/" + each.replace("~", "~0").replace("/", "~1") for each in steps))
 
 
 def is_nested(kind: str) -> bool:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ....core import unsent
 from ..frame import fresh
 from .parts import ident, text
 from .strict import Path
@@ -79,8 +80,8 @@ def rows(
         raw = f"CASE op WHEN 'd' THEN {_sent(f'b{i}')} WHEN 't' THEN NULL "
         raw += f"ELSE CASE WHEN a{i} IN ({_UNSENT}) THEN {_sent(f'b{i}')} ELSE a{i} END END"
         values.append(_meant(raw, names, meanings))
-    unsent = ", ".join(
-        f"CASE WHEN a{i} IN ({_UNSENT}) THEN {text(names[0])} END" for i, names in enumerate(heads)
+    lacking = ", ".join(
+        f"CASE WHEN a{i} IN ({_UNSENT}) THEN {text(unsent(names[0]))} END" for i, names in enumerate(heads)
     )
     ms = "coalesce(source_ts_ms, ts_ms)"
     return values, {
@@ -88,8 +89,8 @@ def rows(
         "_sequence": _sequence(),
         "_committed": f"CASE WHEN op <> 'r' THEN {_moment(ms, 1000)} || 'Z' END",
         "_tx": "coalesce(tx_id, source_gtid, source_txid)",
-        "_unchanged": f"CASE WHEN op <> 'd' THEN nullif(concat_ws(',', {unsent}), '') END"
-        if unsent
+        "_unchanged": f"CASE WHEN op <> 'd' THEN nullif(concat_ws(',', {lacking}), '') END"
+        if lacking
         else "NULL",
     }
 

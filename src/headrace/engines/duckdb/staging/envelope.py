@@ -185,7 +185,8 @@ def _rows(
         kept = f"CASE WHEN unchanged IS NULL THEN a{i} ELSE coalesce(a{i}, CASE WHEN {{}} THEN b{i} END) END"
         kept = kept.format(" OR ".join(f"contains(unchanged, {text(json.dumps(each))})" for each in names))
         values.append(f"CASE op WHEN 'd' THEN coalesce(b{i}, k{i}) WHEN 't' THEN NULL ELSE {kept} END")
-    listed = "array_to_string(from_json(unchanged, '[\"VARCHAR\"]'), ',')"
+    listed = "list_transform(from_json(unchanged, '[\"VARCHAR\"]'), lambda x: replace(x, ',', chr(31)))"
+    listed = f"array_to_string({listed}, ',')"
     return values, {
         "_op": "op",
         "_sequence": "sequence",
