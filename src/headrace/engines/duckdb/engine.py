@@ -1,4 +1,7 @@
-"""The engine's front: opens DuckDB with its budget, refines a step, rewrites tables."""
+"""The engine's front: opens DuckDB with its budget, refines a step, rewrites tables.
+
+What reads bronze is imported when it is first needed, and DuckDB with it: a table without news needs neither.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,12 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ...core import DataFile, Frame, Input, Outcome, RawInput, Rewrite, TableAt, Write
 from ...errors import SystemFault
 from .budget import budget
-from .corrections import history, passed, strays
-from .erase import SEARCHED, erase
 from .frame import DuckFrame, Session, relation_of
-from .published import changed, lines, visible, with_nul
-from .quarantine import requarantined
-from .refine import raw_inputs, refine
 from .rewrite import kept_rows, rewrite
 from .shape import LARGE
 
@@ -40,8 +39,6 @@ class DuckEngine:
     """
 
     dialect = "duckdb"
-    searched = SEARCHED
-    """Types of files in which `erase` finds a value if it is there."""
 
     def __init__(
         self,
@@ -52,8 +49,6 @@ class DuckEngine:
         project: Path | None = None,
         shares: int = 1,
     ) -> None:
-        import duckdb
-
         self.budget = budget(memory, shares, threads)
 
         scratch.mkdir(parents=True, exist_ok=True)
@@ -61,7 +56,7 @@ class DuckEngine:
         self.project = project
         self.pii_key = pii_key
         self.large = LARGE
-        self.versions = {"duckdb": duckdb.__version__}
+        self.versions = {"duckdb": version("duckdb")}  # as it says itself, without loading it
         self._config: dict[str, Any] = {
             "memory_limit": f"{self.budget.bytes}B",
             "threads": self.budget.threads,
@@ -117,6 +112,9 @@ class DuckEngine:
 
         Raises Stopped if a `stop` rule or expectation breaks; nothing outside the scratch is written.
         """
+        from .quarantine import requarantined
+        from .refine import raw_inputs, refine
+
         with self._within(f"table `{step.table}`: refining this range of bronze"):
             outcome = refine(self, step, inputs, epoch=epoch, now=now)
         before = inputs.get("requarantine")
@@ -166,11 +164,20 @@ class DuckEngine:
         """New files under `into` with the rows of `files` that `where` keeps; see `rewrite.kept_rows`."""
         return kept_rows(self.session, target, files, where, into)
 
+    @property
+    def searched(self) -> Sequence[str]:
+        """Types of files in which `erase` finds a value if it is there."""
+        from .erase import SEARCHED
+
+        return SEARCHED
+
     @staticmethod
     def erase(
         path: Path, form: Mapping[str, Any], names: Sequence[str], value: str, to: Path
     ) -> tuple[int, Mapping[str, Any]]:
         """Blanks one subject's records out of a copy of a file; see `erase.erase`."""
+        from .erase import erase
+
         return erase(path, form, names, value, to)
 
     def interrupt(self) -> None:
@@ -194,6 +201,8 @@ class DuckEngine:
 
     def strays(self, quarantine: TableAt, corrections: RawInput) -> int:
         """How many corrections are of records not in `quarantine`: only a rebuild can apply these."""
+        from .corrections import strays
+
         return strays(self.session, quarantine, corrections)
 
     def propose(
@@ -214,10 +223,14 @@ class DuckEngine:
 
     def passed(self, given: RawInput, out: Path) -> int:
         """Writes those of `given` to `out` that the last `run`, which had them as corrections, let pass."""
+        from .corrections import passed
+
         return passed(self.session, given, out)
 
     def history(self, given: RawInput, live: Mapping[tuple[str, str], str]) -> list[tuple[Any, ...]]:
         """Each landed correction, and how many of its rows still apply; see `corrections.history`."""
+        from .corrections import history
+
         return history(self.session, given, live)
 
     def typed(self, frame: Frame) -> DuckFrame:
@@ -226,19 +239,27 @@ class DuckEngine:
 
     def visible(self, at: TableAt) -> DuckFrame:
         """All rows that a reader sees of a table; see `published.visible`."""
+        from .published import visible
+
         return visible(self.session, at)
 
     def changed(self, old: TableAt, new: TableAt, keys: Sequence[str]) -> DuckFrame | None:
         """What takes a reader's `old` to `new`, or None if only all rows do; see `published.changed`."""
+        from .published import changed
+
         with self._within(f"table `{new.table}`: finding what changed since version {old.version}"):
             return changed(self.session, old, new, keys)
 
     def lines(self, frame: Frame, path: Path) -> int:
         """Writes `frame` to `path` as CSV; how many rows. See `published.lines`."""
+        from .published import lines
+
         return lines(self.session, frame, path)
 
     def with_nul(self, frame: Frame) -> Mapping[str, int]:
         """Columns of `frame` in which texts hold the character NUL, and in how many rows."""
+        from .published import with_nul
+
         return with_nul(self.session, frame)
 
     @staticmethod
