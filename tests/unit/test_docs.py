@@ -223,6 +223,23 @@ def test_every_setting_of_files_is_explained() -> None:
     assert not {name for name in Files.model_fields if f"`{name}`" not in text} - {"type", "name", "root"}
 
 
+def test_every_page_of_a_source_says_what_people_need() -> None:
+    for page in sorted((ROOT / "docs/sources").glob("*.md")):
+        text = page.read_text().lower()
+        if page.name in ("own.md", "postgres-types.md"):
+            continue
+        for needed in ("\npromise: ", "rights", "**resume**", "what stops it"):
+            assert needed in text, f"{page.name} does not say: {needed.strip()}"
+
+
+def test_a_source_of_ones_own_takes_forty_lines_and_is_checked() -> None:
+    page = ROOT / "docs/sources/own.md"
+    source, check = (block for block in _blocks(page) if block.kind == "python")
+    code = [line for line in source.text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    assert len(code) <= 40
+    assert "check_source(" in check.text
+
+
 def test_the_changelog_knows_this_version() -> None:
     import headrace
 

@@ -226,6 +226,19 @@ def test_archives_and_binaries_that_must_not_land(data: bytes, why: str) -> None
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.csv", b"-----BEGIN PGP MESSAGE-----\n\nhQEMA1\n-----END PGP MESSAGE-----\n"),
+        ("a.csv.gpg", b"\x85\x01\x0c\x03" + bytes(range(256)) * 4),
+        ("a.csv.pgp", b"\xc1\xc0\x4c\x03" + bytes(range(256)) * 4),
+    ],
+)
+def test_what_is_encrypted_is_called_so(name: str, data: bytes) -> None:
+    with pytest.raises(Refused, match="encrypted by PGP"):
+        look(data, name)
+
+
 def test_bombs_are_refused_while_they_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpack, "_BOMB_BYTES", 4 << 20)
     bomb = gzip.compress(b"a,b\n" * (4 << 20))

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import socket
+import ssl
 import threading
 import time
 import zlib
@@ -19,7 +20,7 @@ import pytest
 from httpserver import Got, Reply, Server, serving, within
 
 from headrace.errors import ConfigError, HeadraceError, Refused, SystemFault, TransientError
-from headrace.sources import http_guard
+from headrace.sources import http, http_guard
 from headrace.sources.http import Client, Http, Request
 from headrace.sources.http_guard import Allowed
 from headrace.sources.http_limits import Bucket
@@ -132,6 +133,11 @@ def test_redirects_are_judged_too(server: Server, target: str) -> None:
     server.answer = lambda _: Reply(302, headers={"Location": target})
     with within(5), pytest.raises(ConfigError, match="no public address"):
         fetch(server.url)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_no_tls_before_1_2_is_spoken(checked: bool) -> None:
+    assert http._tls(Http(verify_tls=checked)).minimum_version >= ssl.TLSVersion.TLSv1_2
 
 
 def test_redirects_end(server: Server) -> None:

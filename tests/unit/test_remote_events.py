@@ -14,7 +14,7 @@ from urllib.parse import quote_plus
 
 import pytest
 from places import Store, queue_of, s3
-from projects import go, rows
+from projects import go, headrace, rows
 from pydantic import ValidationError
 
 from headrace.core import Batch, Landed
@@ -350,17 +350,41 @@ def test_keys_that_a_path_means(bell: Bell) -> None:
         assert place.chosen(path)(key) is meant, (path, key)
 
 
-def test_a_pipeline_runs_by_it(bell: Bell, tmp_path: Path) -> None:
+def project(bell: Bell, root: Path) -> None:
     access = json.dumps(bell.store.access)
-    (tmp_path / "pipeline.yml").write_text(
+    (root / "pipeline.yml").write_text(
         f"name: shop\nsources:\n  orders: {{type: files, path: 's3://bucket/in/*.csv', events: '{bell.url}', "
         f"access: {access}}}\ntables:\n  orders:\n    from: orders\n    keys: [id]\n    contract:\n"
         "      columns:\n        id: {type: integer, required: true}\n"
     )
+
+
+def test_a_pipeline_runs_by_it(bell: Bell, tmp_path: Path) -> None:
+    project(bell, tmp_path)
     bell.store.put("in/1.csv", "id\n1\n2\n")
     assert go(tmp_path).status == "success"
     bell.store.put("in/2.csv", "id\n3\n")
     go(tmp_path)
     assert {value for row in rows(tmp_path, "silver.orders") for value in row} >= {1, 2, 3}
     assert go(tmp_path).sources[0].new_files == 0
+    assert bell.waiting() == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "news"),
+    [("land.copied", 1), ("land.synced", 1), ("land.record", 0), ("land.acknowledged", 0)],
+)
+def test_killed_around_the_commit_nothing_is_lost_or_doubled(
+    bell: Bell, tmp_path: Path, place: str, news: int
+) -> None:
+    project(bell, tmp_path)
+    go(tmp_path)
+    bell.store.put("in/1.csv", "id\n1\n2\n")
+    killed = headrace(tmp_path, "run", env={"HEADRACE_FAILPOINTS": f"{place}=kill"})
+    assert killed.returncode == -9
+    assert bell.waiting() == 1
+    report = go(tmp_path)
+    assert report.sources[0].new_files == news
+    assert [table.ledger.read for table in report.tables] == [2]
+    assert len(rows(tmp_path, "silver.orders")) == 2
     assert bell.waiting() == 0

@@ -30,6 +30,11 @@ _BY_NAME: Mapping[str, Kind] = {
 }
 
 
+_PGP = ("pgp", "gpg")
+_PACKETS = (b"\x84", b"\x85", b"\x8c", b"\xa3", b"\xc1", b"\xc3", b"\xd2")
+"""With which a PGP message begins: session keys by public key or passphrase, compressed or encrypted data."""
+
+
 @dataclass(frozen=True, slots=True)
 class Past:
     """What the stream holds already, to judge a new file by."""
@@ -155,6 +160,8 @@ class FileInspector:
         named = _BY_NAME.get(self._suffix())
         if head[257:262] == b"ustar":
             raise Refused("it is a tar archive", hint="unpack it, and give the files in it by a glob")
+        if head.startswith(b"-----BEGIN PGP MESSAGE") or (self._suffix() in _PGP and head[:1] in _PACKETS):
+            raise Refused("it is encrypted by PGP", hint="decrypt it before it is delivered")
         magic = "parquet" if head[:4] in (b"PAR1", b"PARE") else "avro" if head[:4] == b"Obj\x01" else None
         kind = wanted if wanted != "auto" else magic or named
         if kind == "parquet":
