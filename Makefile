@@ -27,7 +27,7 @@ test: $(VENV)/.dev ## All tests, unit tests first, then coverage limits
 
 prove: $(VENV)/.dev ## The long trials: 300 kills, 50 zombies, 50 full disks, 24 power cuts, 200 damages
 	HEADRACE_PROVE=full $(PY) -m pytest tests/acceptance/test_prove.py tests/acceptance/test_faults.py \
-	  $(wildcard tests/acceptance/test_every_step.py tests/acceptance/test_cdc_*.py tests/acceptance/test_postgres_workload.py)
+	  $(wildcard tests/acceptance/test_every_step.py tests/acceptance/test_cdc_*.py tests/acceptance/test_*_workload.py)
 
 lint: $(VENV)/.dev ## Style, types
 	$(VENV)/bin/ruff check .
@@ -42,6 +42,7 @@ bench: $(VENV)/.dev .venv-bench/.ready ## Measure against peers in one run (ROWS
 	$(PY) bench/compare.py dirty --rows $(ROWS) --peers .venv-bench/bin/python --jars .venv-bench/jars
 	$(PY) bench/postgres.py --rows $(ROWS) --peers .venv-bench/bin/python
 	$(PY) bench/cdc.py --changes $(ROWS)
+	$(PY) bench/cdc_mariadb.py --changes $(ROWS)
 	@test -z "$(RETAIL)" || $(PY) bench/compare.py retail --input "$(RETAIL)" --peers .venv-bench/bin/python
 
 .venv-bench/.ready: bench/requirements.txt bench/pom.xml

@@ -108,7 +108,7 @@ while True:
     data = packet.get_all_data()
     kind, end = data[5], int.from_bytes(data[14:18], "little")
     if kind == 4:
-        current = data[28:].decode()
+        current = data[28:-4].decode()
     if kind in (*WRITE, *UPDATE, *DELETE):
         count += 1
         if decode:
