@@ -293,7 +293,7 @@ class Data:
         token = options.get("resumeAfter") or options.get("startAfter")
         if token:
             data = token["_data"]
-            place = (int(data[2:10], 16), int(data[10:18], 16), int(data[18:26], 16))
+            place = (int(data[2:10], 16), int(data[10:18], 16), int(data[18:26], 16) - 1)
         elif begin := options.get("startAtOperationTime"):
             place = (begin.time, begin.inc, -1)
         if place[:2] < self.forgotten:
@@ -369,7 +369,7 @@ def changed(old: dict[str, Any], change: dict[str, Any]) -> tuple[dict[str, Any]
 
 
 def token(place: tuple[int, int, int]) -> dict[str, str]:
-    return {"_data": f"82{place[0]:08X}{place[1]:08X}{max(place[2], 0):08X}04"}
+    return {"_data": f"82{place[0]:08X}{place[1]:08X}{place[2] + 1:08X}04"}
 
 
 def _id(raw: bytes) -> Any:

@@ -100,7 +100,20 @@ def test_the_changes_of_a_transaction_are_told_together(mongo_shop: Shop) -> Non
     steps = read_all(source(mongo_shop, chunk_mb=0.0001), "m", rows=lines, start=end)
     assert [len(step.items) for step in steps] == [19, 1]
     assert len({line["tx"] for line in steps[0].items}) == 1  # type: ignore[index]
+    assert len({line["sequence"] for line in steps[0].items}) == 19  # type: ignore[index]
     assert "tx" not in steps[1].items[0]  # type: ignore[operator]
+
+
+def test_a_token_moves_on_while_nothing_changes(mongo_shop: Shop) -> None:
+    mongo_shop.db.orders.insert_one({"_id": 0})
+    _, end = read(source(mongo_shop))
+    assert end["token"] == ""
+    old = {**end, "seen": f"{int(end['seen'][:8], 16) - 601:08X}00000001"}
+    found, moved = read(source(mongo_shop), old)
+    assert (found, moved["token"] != "", moved["seen"] >= end["seen"]) == ([], True, True)
+    assert read(source(mongo_shop), moved) == ([], moved)
+    mongo_shop.db.orders.insert_one({"_id": 1})
+    assert [line["key"] for line in read(source(mongo_shop), moved)[0]] == [{"_id": {"$numberInt": "1"}}]
 
 
 def test_documents_that_change_while_they_are_read(mongo_shop: Shop) -> None:

@@ -94,7 +94,9 @@ class Stream:
             options["full_document_before_change"] = "whenAvailable"
         if self.position["token"]:
             return {**options, "resume_after": bson.decode(bytes.fromhex(self.position["token"]))}
-        return {**options, "start_at_operation_time": unstamp(self.position["at"])}
+        # What happened at that very time is in the snapshot, which is read no earlier.
+        begin = unstamp(self.position["at"])
+        return {**options, "start_at_operation_time": Timestamp(begin.time, begin.inc + 1)}
 
     def _batches(self, stream: DatabaseChangeStream[Raw], until: Timestamp | None) -> Iterator[Batch | None]:
         pending = self._nothing()
