@@ -51,6 +51,8 @@ class RawFile:
     """What tells a later run, without reading, that nothing changed (size, mtime, ctime, inode, etag)."""
     table: str = ""
     """Which of the source's tables the bytes belong to, where it has several: `from: source.table`."""
+    records: bool = False
+    """The source makes files of records as they come; bronze keeps those of each hour together."""
 
 
 @dataclass(frozen=True, slots=True)

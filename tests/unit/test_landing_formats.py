@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,15 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from headrace.core import Frame, Landed, RawInput
+from headrace.core import Batch, Frame, Landed, Position, RawInput, Reading
 from headrace.engines.duckdb.staging import decoded
 from headrace.engines.duckdb.staging.stage import Staged, stage
 from headrace.errors import DataError
+from headrace.run.land import land
+from headrace.run.report import silent
 from headrace.sources.raw import delimited, known
+from headrace.store.records import LandLog
+from headrace.store.storage import LocalStorage
 
 
 @pytest.fixture
@@ -84,3 +90,36 @@ def test_known_bytes_say_what_they_are() -> None:
     assert (raw.size, raw.table, raw.inspector().result()) == (6, "orders", {"type": "json"})
     with raw.open() as stream:
         assert stream.read() == b"[1, 2]"
+
+
+class Events:
+    """A source of two files: one of records, one that was a file before."""
+
+    def streams(self) -> Sequence[str]:
+        return ["all"]
+
+    def read(self, _stream: str, start: Position | None, _ctx: Reading) -> Iterator[Batch]:
+        if start is None:
+            event = known("events/1", b"{}\n", {"type": "jsonl"})
+            yield Batch([event, replace(event, name="given.jsonl", records=False)], {"read": 1})
+
+
+class NoCache:
+    def signatures(self, _stream: str) -> Mapping[str, Any]:
+        return {}
+
+    def remember(self, _stream: str, _seen: Mapping[str, Any]) -> None:
+        raise AssertionError("nothing was read again")
+
+
+def test_records_lie_in_a_folder_for_each_hour(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    before = datetime.now(UTC)
+    log = LandLog(storage, "shop")
+    land(Events(), "shop", log, NoCache(), silent)
+    after = datetime.now(UTC)
+    found = {item.name: item.key for item in log.newest().values()}
+    hours = {f"bronze/shop/{moment:year=%Y/month=%m/day=%d/hour=%H}/" for moment in (before, after)}
+    assert any(found["events/1"].startswith(hour) for hour in hours)
+    assert "hour=" not in found["given.jsonl"]
+    assert storage.read(found["events/1"]) == b"{}\n"

@@ -100,7 +100,7 @@ def test_all_problems_at_once_each_with_its_hint(tmp_path: Path) -> None:
     """
     assert fails(project(tmp_path, pipeline, contract)).splitlines() == [
         "pipeline.yml:3: source `orders`: source type `filez` is not known",
-        "hint: did you mean `files`? types: " + ", ".join(sorted(registry._known())),
+        "hint: did you mean `files`? types: " + ", ".join(sorted(registry._known("source"))),
         "pipeline.yml:4: source `more`: `path` is missing",
         "hint: add `path: …`",
         "pipeline.yml:6: source `more`: key `pth` is not known",
@@ -279,8 +279,8 @@ def test_missing_driver_names_the_extra(tmp_path: Path, monkeypatch: pytest.Monk
 
     (tmp_path / "fancy_source.py").write_text("import not_installed_driver\n")
     monkeypatch.syspath_prepend(tmp_path)
-    known = {"fancy": EntryPoint("fancy", "fancy_source:Fancy", registry.GROUP)}
-    monkeypatch.setattr(registry, "_known", lambda: known)
+    known = {"fancy": EntryPoint("fancy", "fancy_source:Fancy", registry.GROUPS["source"])}
+    monkeypatch.setattr(registry, "_known", lambda _role: known)
     project(tmp_path, PIPELINE.replace("type: files", "type: fancy"))
     assert fails(tmp_path) == (
         "pipeline.yml:3: source `orders`: source type `fancy` needs `not_installed_driver`, "

@@ -164,7 +164,8 @@ def _copy(file: RawFile, log: LandLog, day: datetime, beside: ThreadPoolExecutor
     While a chunk is written, the next one is read and inspected `beside`, and hashed there as well.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", file.name.rsplit("/", 1)[-1])[-100:]
-    key = f"bronze/{log.stream}/year={day:%Y}/month={day:%m}/day={day:%d}/{uuid.uuid4().hex}-{safe}"
+    folder = f"year={day:%Y}/month={day:%m}/day={day:%d}" + (f"/hour={day:%H}" if file.records else "")
+    key = f"bronze/{log.stream}/{folder}/{uuid.uuid4().hex}-{safe}"
     inspector = file.inspector()
     digest = hashlib.sha256()
     size = 0

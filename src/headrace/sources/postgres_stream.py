@@ -295,7 +295,7 @@ class Changes:
         form = {"type": "pgoutput", "changes": True, "rows": spool.rows, "relation": target.form}
         form["keys"] = [column["name"] for column in target.form["columns"]]  # what a table may evolve by
         file = known(target.name, spool.open, form, target.table.shown)
-        target.done.append(RawFile(file.name, spool.size, *_rest(file)))
+        target.done.append(replace(file, size=spool.size))
         target.name = ""
 
     def _relation(self, message: bytes) -> None:
@@ -394,7 +394,3 @@ def _text(message: bytes, at: int) -> tuple[str, int]:
 def _truncated(message: bytes | memoryview) -> list[int]:
     count = struct.unpack_from(">I", message, 1)[0]
     return [struct.unpack_from(">I", message, 6 + 4 * place)[0] for place in range(count)]
-
-
-def _rest(file: RawFile) -> tuple[Any, ...]:
-    return file.open, file.verify, file.inspector, file.signature, file.table

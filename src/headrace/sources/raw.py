@@ -107,5 +107,6 @@ def spooled(spool: BinaryIO) -> Callable[[], BinaryIO]:
 
 def _file(name: str, content: Content, inspector: Callable[[], Inspector], table: str) -> RawFile:
     if not isinstance(content, bytes):
-        return RawFile(name, 0, content, lambda: None, inspector, {}, table)
-    return RawFile(name, len(content), lambda: io.BytesIO(content), lambda: None, inspector, {}, table)
+        return RawFile(name, 0, content, lambda: None, inspector, {}, table, records=True)
+    size = len(content)
+    return RawFile(name, size, lambda: io.BytesIO(content), lambda: None, inspector, {}, table, records=True)
