@@ -174,7 +174,7 @@ def parquet(storage: LocalStorage, output: str, newest: int) -> Iterator[str]:
 def hash_of(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
+        while chunk := file.read(1 << 18):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -186,7 +186,7 @@ def copied(source: Path, to: Path) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
     try:
         with source.open("rb") as old, temporary.open("xb") as new:
-            while chunk := old.read(1 << 22):
+            while chunk := old.read(1 << 18):
                 digest.update(chunk)
                 size += new.write(chunk)
         temporary.replace(to)

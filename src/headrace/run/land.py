@@ -10,8 +10,8 @@ import hashlib
 import re
 import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,9 +24,10 @@ from ..store.records import LandLog
 from ..store.storage import LocalStorage
 from .report import Event, Listener, SourceReport
 
-CHUNK = 1 << 20
-BESIDE = 64 << 10
-"""Chunks from this size on are hashed in a thread beside; for a smaller one the hand-over costs more."""
+CHUNK = 256 << 10
+"""So little at a time stays in the processor's cache while it is read, inspected, hashed and written."""
+HASHED = 4
+"""So many chunks are hashed at a time, in a thread beside: a hand-over costs as much as hashing one."""
 
 
 class Signatures(Protocol):
@@ -139,10 +140,10 @@ def _copied(
     total = sum(file.size for file in files)
     done = 0
     day = datetime.now(UTC)
-    with ThreadPoolExecutor(2, "land") as beside:
+    with ThreadPoolExecutor(1, "sha256") as hasher:
         for file in files:
             try:
-                landed = _copy(file, log, day, beside)
+                landed = _copy(file, log, day, hasher)
             except (Refused, TransientError) as error:
                 kind = "refused" if isinstance(error, Refused) else "unstable"
                 reading.note(kind, file.name, str(error))
@@ -158,11 +159,8 @@ def _copied(
             yield landed
 
 
-def _copy(file: RawFile, log: LandLog, day: datetime, beside: ThreadPoolExecutor) -> Landed:
-    """Byte for byte into a uniquely named object, hashed and inspected; an error leaves nothing.
-
-    While a chunk is written, the next one is read and inspected `beside`, and hashed there as well.
-    """
+def _copy(file: RawFile, log: LandLog, day: datetime, hasher: ThreadPoolExecutor) -> Landed:
+    """Byte for byte into a uniquely named object, hashed and inspected; an error leaves nothing."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", file.name.rsplit("/", 1)[-1])[-100:]
     folder = f"year={day:%Y}/month={day:%m}/day={day:%d}" + (f"/hour={day:%H}" if file.records else "")
     key = f"bronze/{log.stream}/{folder}/{uuid.uuid4().hex}-{safe}"
@@ -170,23 +168,29 @@ def _copy(file: RawFile, log: LandLog, day: datetime, beside: ThreadPoolExecutor
     digest = hashlib.sha256()
     size = 0
 
-    def chunks() -> Generator[bytes, None, None]:
+    def hashed(chunks: Sequence[bytes]) -> None:
+        for chunk in chunks:
+            digest.update(chunk)
+
+    def chunks() -> Iterator[bytes]:
         nonlocal size
+        group: list[bytes] = []
+        busy: Future[None] | None = None
         with file.open() as stream:
             while chunk := stream.read(CHUNK):
                 size += len(chunk)
-                if len(chunk) < BESIDE:
-                    digest.update(chunk)
-                    inspector.feed(chunk)
-                    yield chunk
-                    continue
-                hashed = beside.submit(digest.update, chunk)
                 inspector.feed(chunk)
-                hashed.result()
+                group.append(chunk)
+                if len(group) == HASHED:
+                    if busy:
+                        busy.result()
+                    busy, group = hasher.submit(hashed, group), []
                 yield chunk
+        if busy:
+            busy.result()
+        hashed(group)
 
-    with closing(_ahead(chunks(), beside)) as copied:
-        log.storage.write(key, copied)
+    log.storage.write(key, chunks())
     try:
         file.verify()
         found = dict(inspector.result())
@@ -206,20 +210,3 @@ def _copy(file: RawFile, log: LandLog, day: datetime, beside: ThreadPoolExecutor
         cipher.current if cipher else None,
         table=file.table,
     )
-
-
-def _ahead(chunks: Generator[bytes, None, None], beside: ThreadPoolExecutor) -> Generator[bytes, None, None]:
-    """The same chunks; behind a whole one, the next is made `beside` while it is used."""
-    with closing(chunks):
-        chunk = next(chunks, b"")
-        while chunk:
-            if len(chunk) < CHUNK:
-                yield chunk
-                chunk = next(chunks, b"")
-                continue
-            coming = beside.submit(next, chunks, b"")
-            try:
-                yield chunk
-            finally:
-                wait([coming])  # a generator cannot be closed while another thread runs it
-            chunk = coming.result()

@@ -89,7 +89,7 @@ def _object(storage: LocalStorage, item: Landed) -> str:
     digest = hashlib.sha256()
     try:
         with storage.open(item.key) as file:
-            while chunk := file.read(1 << 22):
+            while chunk := file.read(1 << 18):
                 digest.update(chunk)
     except (HeadraceError, OSError) as error:
         return str(error)

@@ -182,13 +182,13 @@ class LocalStorage:
         digest = hashlib.sha256()
         with self.open(item.key) as file:
             if item.key_id is None:
-                while chunk := file.read(1 << 22):
+                while chunk := file.read(1 << 18):
                     digest.update(chunk)
             else:
                 scratch.mkdir(parents=True, exist_ok=True)
                 path = scratch / f"{uuid.uuid4().hex}-{path.name}"
                 with path.open("xb") as copy:
-                    while chunk := file.read(1 << 22):
+                    while chunk := file.read(1 << 18):
                         digest.update(chunk)
                         copy.write(chunk)
         if digest.hexdigest() != item.sha256:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 
 from headrace.errors import MissingExtra
 
-BLOCK = 1 << 20
+BLOCK = 1 << 18
 BROKEN = (OSError, EOFError, ValueError, zlib.error)
 """What reading `open_plain` raises where the file itself is broken."""
 
@@ -21,7 +21,7 @@ BROKEN = (OSError, EOFError, ValueError, zlib.error)
 def open_plain(path: Path, compression: str | None) -> BinaryIO:
     """The decompressed bytes of `path`; opening and reading raise one of `BROKEN` where they are broken."""
     if compression is None:
-        return path.open("rb")
+        return path.open("rb", buffering=BLOCK)
     if compression == "gzip":
         return cast(BinaryIO, gzip.open(path, "rb"))
     if compression == "zstd":
