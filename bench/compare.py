@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--jars", type=Path, help="a folder with the jars of Delta for Spark")
     parser.add_argument("--only", nargs="*", help="names of contenders beside the limit")
     asked = parser.parse_args()
-    ours, peers = sys.executable, asked.peers
+    ours, peers = sys.executable, asked.peers and str(Path(asked.peers).absolute())
     run = [ours, "-m", "headrace", "run", "--quiet"]
     script = str(HERE / "peers")
     contenders = [Contender("limit: bare COPY + file copy", [ours, f"{script}/limit.py", "{in}", "{out}"])]
