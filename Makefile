@@ -63,7 +63,7 @@ lock: ## Resolve the locks anew (needs uv)
 	scripts/lock
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .venv-bench .services .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
+	rm -rf $(VENV) .venv-bench .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
 	find src -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf src/*.egg-info
 

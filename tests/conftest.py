@@ -11,7 +11,6 @@ from hypothesis import settings
 from mariadb_server import mariadb as mariadb
 from mongo import mongo as mongo
 from mongo import mongo_shop as mongo_shop
-from mongo import snapshots as snapshots
 from services import database as database
 from services import missing
 from services import postgres as postgres

@@ -1,30 +1,18 @@
-"""A MongoDB for tests: the stand-in of `mongo_server.py`, or the replica set of `HEADRACE_TEST_MONGO`.
-
-`snapshots` is another server, FerretDB, that speaks the same protocol and was written by others; it has no
-change streams. `HEADRACE_TEST_FERRETDB` says where its program lies, unless `scripts/services` put it there.
-"""
+"""A MongoDB for tests: the stand-in of `mongo_server.py`, or the replica set of `HEADRACE_TEST_MONGO`."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from mongo_server import stand_in
 from pymongo import MongoClient
-from services import free_port, missing
+from services import missing
 
-FERRETDB = Path(
-    os.environ.get("HEADRACE_TEST_FERRETDB", Path(__file__).parents[1] / ".services" / "ferretdb")
-)
 _count = itertools.count(1)
 
 
@@ -91,38 +79,3 @@ def mongo_shop(mongo: Mongo) -> Iterator[Shop]:
     with MongoClient[Any](mongo.dsn(name)) as client:
         yield Shop(mongo, name, client)
         client.drop_database(name)
-
-
-@pytest.fixture
-def snapshots() -> Iterator[Shop]:
-    """A database of a FerretDB."""
-    if not FERRETDB.exists():
-        missing("FerretDB (scripts/services builds it where Go is; or set HEADRACE_TEST_FERRETDB)")
-    folder = Path(tempfile.mkdtemp(prefix="headrace-ferretdb-"))
-    port = free_port()
-    process = subprocess.Popen(
-        [str(FERRETDB), "--handler=sqlite", f"--sqlite-url=file:{folder}/", f"--listen-addr=127.0.0.1:{port}",
-         "--debug-addr=-", f"--state-dir={folder}", "--telemetry=disable"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    server = Mongo(f"mongodb://127.0.0.1:{port}", "?directConnection=true", ours=False)
-    try:
-        for _ in range(200):
-            if process.poll() is None and _answers(server):
-                break
-            time.sleep(0.1)
-        with MongoClient[Any](server.dsn("shop")) as client:
-            yield Shop(server, "shop", client)
-    finally:
-        process.kill()
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _answers(server: Mongo) -> bool:
-    with MongoClient[Any](f"{server.dsn('admin')}&serverSelectionTimeoutMS=300") as client:
-        try:
-            client.admin.command("ping")
-        except Exception:
-            return False
-    return True

@@ -376,31 +376,3 @@ def test_a_watermark_sees_equal_values_that_come_late(mongo_shop: Shop) -> None:
     assert read(made, end)[0] == []
     with pytest.raises(ConfigError, match="no `watermark` for orders"):
         read(source(mongo_shop, mode="watermark", watermark={"items": "at"}))
-
-
-def test_a_server_that_others_wrote(snapshots: Shop) -> None:
-    """FerretDB stores fewer types; what it stores comes as the driver reads it, chunk by chunk."""
-    values: list[Any] = [
-        *(
-            1,
-            Int64(2**62),
-            1.5,
-            "a\0b",
-            "é",
-            True,
-            None,
-            b"ab",
-            Binary(b"a" * 16, 4),
-            ObjectId(),
-            Timestamp(1, 2),
-        ),
-        *({"a": {"b": [1, "x"]}}, [1, 2.5, "y"], bson.Regex("a.b", "i"), datetime.datetime(2024, 1, 2, 3, 4)),
-    ]
-    snapshots.db.orders.insert_many([{"_id": n, "v": value} for n, value in enumerate(values)])
-    snapshots.db.orders.insert_many([{"_id": f"k{n}"} for n in range(500)])
-    made = source(snapshots, mode="snapshot")
-    found, _ = read(made)
-    assert {json.dumps(line["after"]["_id"]): line["after"] for line in found} == truth(snapshots)
-    assert read(source(snapshots, mode="watermark", watermark="_id"))[0] != []
-    with pytest.raises(ConfigError, match="replica set"):
-        read(source(snapshots))

@@ -33,7 +33,7 @@ PAGES = sorted(
     ]
 )
 FENCE = re.compile(r"^```(\w[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SECONDS = re.compile(r"\d+\.\d+ s\b")
+SECONDS = re.compile(r"\d+(?:\.\d+)? s\b")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from headrace.core import DataFile, TableAt, Write
 from headrace.engines.duckdb import DuckEngine
-from headrace.engines.duckdb.frame import DuckFrame, text, wider, word
+from headrace.engines.duckdb.frame import DuckFrame, text, word
 from headrace.engines.duckdb.stats import lower, overlaps, upper
 from headrace.errors import ConfigError
+from headrace.spec.widen import wider
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 
