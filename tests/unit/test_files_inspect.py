@@ -110,6 +110,17 @@ def test_newlines_and_nul() -> None:
     assert look(TABLE.replace("name 8", "na\0me").encode())["nul"]
 
 
+@pytest.mark.parametrize("chunk", [1 << 18, 70_001])
+@pytest.mark.parametrize("ended", [True, False])
+def test_lines_are_counted_however_long_they_are(chunk: int, ended: bool) -> None:
+    """Long lines, then short ones, then long ones again: where newlines are sparse they are looked for."""
+    parts = [
+        f"{i},{'x' * width}" for width, n in ((300, 4_000), (1, 200_000), (900, 2_000)) for i in range(n)
+    ]
+    text = "id,text\n" + "\n".join(parts) + "\n" * ended
+    assert look(text.encode(), chunk=chunk)["lines"] == len(parts) + 1
+
+
 def test_quotes_that_come_after_the_sample() -> None:
     plain = "id,name\n" + "".join(f"{i},some plain name\n" for i in range(40_000))
     late = look((plain + '7,"a, b"\n').encode())
