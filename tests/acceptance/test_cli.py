@@ -342,3 +342,14 @@ def test_columns_that_are_named_like_bronze_folders_keep_their_values(tmp_path: 
     sql = f'select id, year, month, day, filename from silver."{table_name}" order by id'
     found = headrace("query", sql, "-f", "csv", cwd=tmp_path / "shop")
     assert found.stdout.splitlines()[1:] == ["1,1999,7,31,x", "2,1999,7,31,x"]
+
+
+def test_a_broken_catalog_is_told_in_one_line(ran: Path) -> None:
+    for left in (ran / "lake").glob("catalog.db*"):
+        left.unlink()
+    (ran / "lake/catalog.db").write_bytes(b"garbage" * 1000)
+    told = headrace("status", cwd=ran)
+    assert told.returncode == 0, told.stderr
+    (line,) = told.stderr.splitlines()
+    assert line.startswith("warning: catalog ")
+    assert "the history of runs is lost, no data is" in line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 OK = 0
@@ -40,6 +41,8 @@ def _command(args: list[str], debug: bool) -> int:
     from ..errors import HeadraceError
     from .app import app
 
+    if not debug:  # people need no path of ours; where logs are configured, warnings go there
+        warnings.formatwarning = lambda message, *_args, **_more: f"warning: {redact.text(str(message))}\n"
     try:
         app([arg for arg in args if arg != "--debug"], prog_name="headrace")
     except SystemExit as stop:
