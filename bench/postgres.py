@@ -5,9 +5,9 @@
 
 The limit is `psql -c "copy orders to stdout"` into a file, and a sync of it. Headrace reads the table into
 bronze, checks every value by its contract, compares keys, writes silver and syncs both: by `mode: snapshot`
-all at once, by `mode: cdc` so that changes can follow. dlt writes Parquet and ingestr a DuckDB file,
-unchecked and not synced. `--peers` names a Python with `dlt[sql_database]`, psycopg and connectorx (as in
-bench/requirements.txt); ingestr needs an environment of its own. A peer that does not run is told of.
+all at once, by `mode: cdc` so that changes can follow; `landed` is the first half of that, bronze alone. dlt
+writes Parquet and ingestr a DuckDB file, unchecked and not synced. `--peers` names a Python with dlt, psycopg and
+connectorx (bench/requirements.txt); ingestr needs an environment of its own. A peer that does not run is told of.
 """
 
 from __future__ import annotations
@@ -45,14 +45,12 @@ def once(rows: int, peers: str | None, ingestr: str | None) -> dict[str, Measure
         copy = f"{database.server.bin}/psql '{database.dsn}' -qc 'copy orders to stdout' >"
         measure(["sh", "-c", f"{copy} /dev/null"], root)  # warms the cache, for all alike
         found[LIMIT] = measure(["sh", "-c", f"{copy} limit && sync limit"], root)
+        run = [sys.executable, "-m", "headrace", "run", "--quiet"]
+        landed = made(root / "landed", database.dsn, "snapshot")
+        found["headrace, landed"] = measure([*run, "--select", "pg"], landed)
         for mode in ("snapshot", "cdc"):
-            project = root / mode
-            project.mkdir()
-            text = PIPELINE.format(dsn=database.dsn, mode=mode, contract=CONTRACT)
-            (project / "pipeline.yml").write_text(text)
-            found[f"headrace, {mode}"] = measure(
-                [sys.executable, "-m", "headrace", "run", "--quiet"], project
-            )
+            project = made(root / mode, database.dsn, mode)
+            found[f"headrace, {mode}"] = measure(run, project)
             loaded = count(project)
             assert loaded == rows, f"{loaded} of {rows} rows"
         for backend in BACKENDS if peers else ():
@@ -75,6 +73,12 @@ def once(rows: int, peers: str | None, ingestr: str | None) -> dict[str, Measure
             goes += ["--dest-uri", f"duckdb:///{root}/ingestr.duckdb", "--dest-table", "raw.orders"]
             peer(found, "ingestr", goes, root)
     return found
+
+
+def made(project: Path, dsn: str, mode: str) -> Path:
+    project.mkdir()
+    (project / "pipeline.yml").write_text(PIPELINE.format(dsn=dsn, mode=mode, contract=CONTRACT))
+    return project
 
 
 def peer(found: dict[str, Measure], name: str, command: list[str], folder: Path) -> None:
