@@ -6,8 +6,8 @@
 The limit is `psql -c "copy orders to stdout"` into a file, and a sync of it. Headrace reads the table into
 bronze, checks every value by its contract, compares keys, writes silver and syncs both: by `mode: snapshot`
 all at once, by `mode: cdc` so that changes can follow; `landed` is the first half of that, bronze alone. dlt
-writes Parquet and ingestr a DuckDB file, unchecked and not synced. `--peers` names a Python with dlt, psycopg and
-connectorx (bench/requirements.txt); ingestr needs an environment of its own. A peer that does not run is told of.
+writes Parquet and ingestr a DuckDB file, unchecked and not synced. `--peers` names a Python with dlt, psycopg
+and connectorx (bench/requirements.txt); ingestr needs its own. A peer that does not run is told of.
 """
 
 from __future__ import annotations
