@@ -149,7 +149,7 @@ def _lake(project: Project) -> Iterator[Finding]:
     """What lies in the lake; a missing one is no fault, and nothing is made or mended here."""
     if not (project.lake / "_headrace" / "format.json").exists():
         return
-    from ..run.runner import open_storage
+    from ..run.opened import open_storage
 
     try:
         storage = open_storage(project)
@@ -251,7 +251,7 @@ def _catalog(project: Project) -> Iterator[Finding]:
             return
         yield Finding("catalog", "ok", f"{path.stat().st_size / 1e6:,.1f} MB")
         return
-    from ..run.runner import open_catalog
+    from ..run.opened import open_catalog
 
     def ask() -> Finding:
         with open_catalog(project) as catalog:

@@ -130,9 +130,9 @@ def examined(
     path: Path, env: str | None, *, verify: bool, drill: Path | None, rebuild: bool
 ) -> list[Finding]:
     """What the long checks of `doctor` find."""
+    from ..run.opened import open_catalog, open_storage
     from ..run.recover import drill as rehearse
     from ..run.remember import remember
-    from ..run.runner import open_catalog, open_storage
     from ..run.verify import verify as check
     from ..spec.load import load
     from .doctor import Finding

@@ -57,8 +57,8 @@ def plan(
 
 
 def _adopted(project: Project, table: str, reason: str) -> str:
+    from ..run.opened import open_storage
     from ..run.retention import adopt
-    from ..run.runner import open_storage
 
     kept = adopt(project, open_storage(project), table, reason=reason)
     return "its rows of expired bronze stay as they are" if kept else "nothing of its bronze has expired"

@@ -22,11 +22,12 @@ from ..spec.problem import suggest
 from ..spec.project import Project
 from ..store.base import expired
 from ..store.records import LandLog, RefineLog
+from .opened import open_storage
 from .origin import chosen
 from .parts import lands_of
 from .portions import refined
 from .report import Listener, RunReport
-from .runner import open_storage, run
+from .runner import run
 
 Portion = Sequence[Landed]
 _KINDS: dict[str, type[HeadraceError]] = {

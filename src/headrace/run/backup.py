@@ -25,8 +25,8 @@ from ..store.delta import Table
 from ..store.records import ERASED, Done, LandLog, RefineLog, utc
 from ..store.storage import LocalStorage, create_exclusive, sync_files
 from .alone import alone
+from .opened import open_storage
 from .report import Step
-from .runner import open_storage
 from .sweep import streams
 from .verify import refined
 

@@ -29,10 +29,10 @@ from ..sql.fix import MASK, BadRows, Fix, Proposal, Sample, compile_fix
 from ..store.records import Done, LandLog, RefineLog, utc
 from ..store.storage import LocalStorage, scratch_folder
 from .corrected import corrections_of
+from .opened import open_storage
 from .parts import lands_of, refinery
 from .refinery import Refinery
 from .report import silent
-from .runner import open_storage
 
 BLOCK = 1 << 20
 SCRATCH = ".corrections"

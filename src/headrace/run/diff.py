@@ -16,9 +16,9 @@ from ..store.delta import Table
 from ..store.records import Done, LandLog, RefineLog
 from .cause import Cause, causes, stream_causes
 from .compare import AUDIT, Ask, Comparison, Example, Schemas, compare
+from .opened import open_storage
 from .parts import lands_of, part
 from .points import Point, point
-from .runner import open_storage
 from .windows import step_of
 
 HIDDEN = "***"

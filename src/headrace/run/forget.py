@@ -34,10 +34,11 @@ from .compact import maintenance, outputs
 from .corrected import corrections_log
 from .golden import build_gold, gold_file
 from .maintain import SCRATCH
+from .opened import open_storage
 from .parts import lands_of, part, refinery
 from .refine import refine
 from .report import Step, silent
-from .runner import open_storage, references
+from .runner import references
 from .sweep import data_files
 from .windows import refine_windows, windowing
 

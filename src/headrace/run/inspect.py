@@ -20,9 +20,9 @@ from ..store.records import Done, LandLog, RefineLog
 from ..store.storage import LocalStorage
 from .followed import followed
 from .golden import gold_file
+from .opened import open_catalog, open_storage
 from .parts import part
 from .publish import stream_of
-from .runner import open_catalog, open_storage
 
 Rows = tuple[Sequence[str], Iterable[Sequence[Any]]]
 HIDDEN = "***"

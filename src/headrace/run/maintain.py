@@ -21,10 +21,10 @@ from ..store.records import LandLog, RefineLog
 from ..store.storage import LocalStorage, scratch_folder
 from .alone import alone
 from .compact import Copier, compact, outputs
+from .opened import open_catalog, open_storage
 from .parts import part
 from .report import Step
 from .retention import expire
-from .runner import open_catalog, open_storage
 from .sweep import leftovers, needed_files, orphans, streams, vacuum, versions_in_use
 
 SCRATCH = ".tending"

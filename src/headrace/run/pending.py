@@ -13,7 +13,7 @@ from ..errors import HeadraceError
 from ..spec.project import Project
 from ..store.records import LandLog, LandRecord, utc
 from .land import LandReading
-from .runner import open_catalog
+from .opened import open_catalog
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from .accept import Redefined, accept, redefined
 from .cost import Cost, cost
 from .golden import gold_file
 from .impact import Gold, changed_columns, gold_models, reached, referring
+from .opened import open_storage
 from .origin import origin
 from .parts import lands_of, refinery
 from .pending import Waiting, as_if_landed, waiting
@@ -34,7 +35,7 @@ from .planned import next_plan
 from .refine import verify
 from .refinery import Refinery, TableWriter
 from .report import silent
-from .runner import check, open_storage
+from .runner import check
 from .windows import Windowing, next_windows, windowing
 
 Action = Literal["no change", "increment", "rebuild", "finish", "held", "cannot"]

@@ -10,7 +10,7 @@ from ..catalog.models import PipelineRun
 from ..errors import ConfigError
 from ..spec.project import Project
 from ..store.records import Done, RefineLog
-from .runner import open_catalog
+from .opened import open_catalog
 
 
 @dataclass(frozen=True, slots=True)

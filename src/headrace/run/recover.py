@@ -16,9 +16,9 @@ from ..store.delta import Table
 from ..store.records import Done, LandLog, RefineLog, unseal
 from ..store.storage import LocalStorage, sync_files
 from .backup import CATALOG, FILES, Manifest, copied, epochs, manifests, moment, parquet
+from .opened import open_storage
 from .parts import part
 from .report import Step
-from .runner import open_storage
 from .sweep import streams
 from .verify import Verdict, refined, verify
 

@@ -20,10 +20,10 @@ from ..store.hold import release
 from ..store.records import Done, Plan, RefineLog, utc
 from ..store.storage import LocalStorage
 from .alone import alone
+from .opened import open_storage
 from .renew import renew, renew_windows
 from .report import Step
 from .restored import resume, rewound, table_of
-from .runner import open_storage
 
 
 @dataclass(frozen=True, slots=True)

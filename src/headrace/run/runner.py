@@ -23,8 +23,7 @@ from ..spec.project import Project
 from ..spec.window import undefined
 from ..sql import compile_table
 from ..sql.windows import compile_stream
-from ..store.cipher import Cipher
-from ..store.records import LandLog, RefineLog, check_format
+from ..store.records import LandLog, RefineLog
 from ..store.storage import LocalStorage, scratch_folder
 from . import history
 from .accept import require
@@ -33,6 +32,7 @@ from .breaker import CircuitBreaker
 from .golden import build_gold
 from .graph import Task, TaskResult, execute, select
 from .land import land
+from .opened import open_catalog, open_storage
 from .parts import engine_of, lands_of, part, refinery
 from .publish import Publication, publish
 from .refine import refine
@@ -67,22 +67,6 @@ class Plant:
         if source not in self.lands:
             self.lands[source] = LandLog(self.storage, self.project.stream(source))
         return self.lands[source]
-
-
-def open_storage(project: Project) -> LocalStorage:
-    """The lake of a project, made if need be; raises `ConfigError` if a newer Headrace has written it."""
-    encryption = project.config.encryption
-    cipher = Cipher(encryption.key, encryption.keys) if encryption else None
-    storage = LocalStorage(project.lake, cipher)
-    check_format(storage)
-    return storage
-
-
-def open_catalog(project: Project) -> Catalog:
-    # SQLAlchemy takes long to import, and who only looks at a lake does without
-    from ..catalog.catalog import Catalog
-
-    return Catalog.open(project.config.catalog or project.lake / "catalog.db")
 
 
 def run(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...run.golden import gold_file
-from ...run.runner import open_storage
+from ...run.opened import open_storage
 from ...spec.project import Project
 from ...store.delta import Table
 from ...store.records import Done, RefineLog

@@ -152,7 +152,7 @@ def _copied(project: Project, name: str, root: Path) -> tuple[dict[str, Any], di
 
 def _replayed(project: Project, name: str, root: Path) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
     """What a source of another type has landed so far, as files."""
-    from ...run.runner import open_storage
+    from ...run.opened import open_storage
     from ...store.records import LandLog
 
     spec = project.source_spec(name)
