@@ -36,8 +36,17 @@ from .opened import open_catalog, open_storage
 from .parts import engine_of, lands_of, part, refinery
 from .publish import Publication, publish
 from .refine import refine
-from .report import Event, GoldReport, Listener, LoadResult, RunReport, SourceReport, Status, TableReport
-from .report import silent as _silent
+from .report import (
+    Event,
+    GoldReport,
+    Listener,
+    LoadResult,
+    RunReport,
+    SourceReport,
+    Status,
+    TableReport,
+    silent,
+)
 from .retention import Keeper, due, tend
 from .windows import definition_of, fingerprint_of, refine_windows, windowing
 
@@ -94,7 +103,7 @@ def run(
         shutil.rmtree(project.lake / ".scratch", ignore_errors=True)
         with scratch_folder(project.lake / ".scratch") as scratch:
             plant = Plant(
-                project, storage, catalog, scratch, listener or _silent, rebuild, only or {}, again=again
+                project, storage, catalog, scratch, listener or silent, rebuild, only or {}, again=again
             )
             tasks = _tasks(plant, select)
             refined = [task.name.partition(":")[2] for task in tasks if task.name.startswith("refine:")]
