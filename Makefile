@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 ROWS ?= 1000000
 PY := $(VENV)/bin/python
+# Bytecode is kept: the tests start thousands of processes.
+export PYTHONDONTWRITEBYTECODE :=
 UNIT := tests/unit src
 REST := $(filter-out tests/unit tests/golden tests/performance,$(patsubst %/,%,$(wildcard tests/*/)))
 COV := --cov --cov-append --cov-report= --cov-fail-under=0

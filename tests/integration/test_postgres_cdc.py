@@ -15,7 +15,7 @@ from services import Database, Postgres
 
 from headrace.core import Batch
 from headrace.errors import ConfigError
-from headrace.sources import postgres_stream
+from headrace.sources import postgres_backlog, postgres_intake, postgres_stream
 
 
 @pytest.fixture
@@ -121,9 +121,9 @@ def test_quoted_names_schemas_patterns_and_partitions(lake: Lake) -> None:
 def test_a_transaction_of_many_rows_lands_whole_and_in_bounded_memory(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_stream, "MOST_BYTES", 100_000)
-    monkeypatch.setattr(postgres_stream, "OBJECT_BYTES", 1_000_000)
-    monkeypatch.setattr(postgres_stream, "BATCH_BYTES", 500_000)
+    monkeypatch.setattr(postgres_intake, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(postgres_intake, "OBJECT_BYTES", 1_000_000)
+    monkeypatch.setattr(postgres_intake, "BATCH_BYTES", 500_000)
     lake.run()
     records, objects = lake.records, len(lake.objects)
     lake.database.sql("insert into orders select n, repeat('x', 99), 1 from generate_series(1001, 31000) n")
@@ -151,13 +151,59 @@ def test_unpublished_tables_are_passed_over_and_move_the_position_now_and_then(
     assert int(lake.position["lsn"], 16) == lsn(str(slot(lake.database)[0]))
 
 
+def test_a_long_backlog_is_asked_for_in_pieces(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_backlog, "PIECE", 20_000)
+    monkeypatch.setattr(postgres_backlog, "ROUND", 3_000)
+    lake.run()
+    records = lake.records
+    for n in range(20):
+        span = f"generate_series({1000 * (n + 1)}, {1000 * (n + 1) + 300}) n"
+        lake.database.sql(
+            f"insert into orders select n, repeat('x', n % 99), 1 from {span}",
+            f"update orders set what = 'y' where id % 50 = {n}",
+            f"delete from orders where id % 60 = {n}",
+        )
+    lake.run()
+    assert lake.records - records > 20
+    same(lake)
+    changes = [e["_sequence"] for e in lake.events["orders"] if e["_op"] != "r"]
+    assert len(set(changes)) == len(changes)
+    assert lake.position is not None
+    assert lsn(str(slot(lake.database)[0])) == int(lake.position["lsn"], 16)
+
+
+def test_a_server_without_room_for_an_answer_streams_it(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    start = postgres_stream.Stream.start
+
+    def spy(stream: postgres_stream.Stream) -> None:
+        started.append(stream.intake.at)
+        start(stream)
+
+    monkeypatch.setattr(postgres_stream.Stream, "start", spy)
+    lake.run()
+    name = lake.database.name
+    lake.database.sql(
+        f"alter database {name} set temp_file_limit = '100kB'",
+        f"alter database {name} set work_mem = '64kB'",
+        "insert into orders select n, repeat('x', 99), 1 from generate_series(1001, 9000) n",
+    )
+    lake.run()
+    same(lake)
+    assert len(started) == 1
+    lake.database.sql("delete from orders where id > 8000")
+    lake.run()
+    same(lake)
+    assert len(started) == 1  # this one has room
+
+
 # Crashes
 
 
 def test_killed_after_any_batch_nothing_is_missing_and_nothing_comes_twice(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_stream, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(postgres_intake, "BATCH_BYTES", 1000)
     lake.settings["chunk_mb"] = 1
     for step in range(40):  # each run dies after its first batch, before it could confirm
         lake.database.sql(
@@ -345,7 +391,7 @@ def _within(batches: Iterator[Batch | None], seen: list[Batch | None], seconds: 
 def test_following_a_server_that_never_rests_hands_out_what_came(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_stream, "LATEST", 0.2)
+    monkeypatch.setattr(postgres_intake, "LATEST", 0.2)
     lake.run()
     lake.ledger.follow = True
     stop = threading.Event()

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from headrace.errors import ConfigError, SystemFault
 from headrace.sources.postgres import Postgres
+from headrace.sources.postgres_intake import relation
 from headrace.sources.postgres_server import Server, ident, literal
-from headrace.sources.postgres_stream import relation
 
 ROOT = Path(__file__).parents[2]
 

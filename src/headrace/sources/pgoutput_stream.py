@@ -1,6 +1,6 @@
-"""Many messages of a stream of changes at a time: what each is, of which table and in which transaction.
+"""Many messages of a log of changes at a time: what each is, of which table and in which transaction.
 
-Looking at every message by itself would cost more than receiving it. Import this only to read a stream: it
+Looking at every message by itself would cost more than receiving it. Import this only to read changes: it
 needs numpy.
 """
 
@@ -17,22 +17,27 @@ if TYPE_CHECKING:
 
 INSERT, UPDATE, DELETE, TRUNCATE, BEGIN, COMMIT, RELATION = b"IUDTBCR"
 XLOG, KEEPALIVE = b"wk"
-HEAD = 25
-"""Bytes before the message: type, two LSNs, the server's clock."""
+STREAMED = 25
+"""Bytes before a message of the stream: type, two LSNs, the server's clock."""
 Transaction = tuple[int, int, int]
 """Commit LSN, commit time, id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """Messages as they came, with their heads, back to back; where each is, and of what kind."""
+    """Messages as they came, each behind its head, back to back; where they are, and of what kind."""
 
     buffer: Octets
     start: Ints
+    """Of the message itself."""
     length: Ints
+    """Without the head."""
     kind: Octets
+    head: int
+    """Bytes before each message."""
 
     def __getitem__(self, place: int) -> bytes:
+        """A message without its head; a keepalive as it came."""
         start = int(self.start[place])
         return self.buffer[start : start + int(self.length[place])].tobytes()
 
@@ -66,13 +71,24 @@ class Share:
     """(commit LSN, commit time, xid, how many messages) of each transaction, in order."""
 
 
-def received(data: bytes, lengths: array[int]) -> Received:
-    """All messages of `data`, of which there is at least one."""
-    buffer = padded(memoryview(data), HEAD + 32)
+def streamed(data: bytes, lengths: array[int]) -> Received:
+    """All messages of `data`, of which there is at least one, as a stream of changes sends them."""
+    buffer, start, length = _placed(data, lengths)
+    xlog = buffer[start] == XLOG
+    kind = np.where(xlog, buffer[start + STREAMED], np.uint8(KEEPALIVE))
+    head = np.where(xlog, STREAMED, 0)
+    return Received(buffer, start + head, length - head, kind, STREAMED)
+
+
+def selected(data: bytes, lengths: array[int], head: int) -> Received:
+    """All messages of `data`, of which there is at least one, each behind `head` bytes of a row."""
+    buffer, start, length = _placed(data, lengths)
+    return Received(buffer, start + head, length - head, buffer[start + head], head)
+
+
+def _placed(data: bytes, lengths: array[int]) -> tuple[Octets, Ints, Ints]:
     length = np.frombuffer(lengths, np.uint32).astype(np.int64)
-    start = np.cumsum(length) - length
-    kind = np.where(buffer[start] == XLOG, buffer[start + HEAD], np.uint8(KEEPALIVE))
-    return Received(buffer, start, length, kind)
+    return padded(memoryview(data), STREAMED + 32), np.cumsum(length) - length, length
 
 
 def others(found: Received) -> list[int]:
@@ -97,15 +113,13 @@ def shares(found: Received, first: int, stop: int, place: Place, since: int) -> 
     opened = place.open or (0, 0, 0)
     began, count = np.flatnonzero(begin), np.cumsum(changed)
     lsn, time, xid = (
-        np.concatenate(
-            [np.array([before], form), numbers(found.buffer, f">{form}")[start[began] + HEAD + at]]
-        )
+        np.concatenate([np.array([before], form), numbers(found.buffer, f">{form}")[start[began] + at]])
         for before, form, at in zip(opened, ("u8", "i8", "u4"), (1, 9, 17), strict=True)
     )
     nth = np.cumsum(begin)
     before = np.concatenate([np.array([-(place.ordinal // 2)]), count[began]])
     ordinal = 2 * (count - before[nth])
-    relation = numbers(found.buffer, ">u4")[start + HEAD + 1]
+    relation = numbers(found.buffer, ">u4")[start + 1]
     fresh = changed & (lsn >= since)[nth]
     result = []
     for oid in np.unique(relation[fresh]).tolist():
@@ -113,10 +127,10 @@ def shares(found: Received, first: int, stop: int, place: Place, since: int) -> 
         of, many = np.unique(nth[mine], return_counts=True)
         runs = [*zip(lsn[of].tolist(), time[of].tolist(), xid[of].tolist(), many.tolist(), strict=True)]
         body = _bodies(found, first, stop, mine)
-        lengths, ordinals = found.length[first:stop][mine] - HEAD, ordinal[mine]
+        lengths, ordinals = found.length[first:stop][mine], ordinal[mine]
         result.append(Share(int(oid), body, _array(lengths), _array(ordinals), runs))
     ended = np.flatnonzero(kind == COMMIT)
-    end = int(numbers(found.buffer, ">u8")[start[ended] + HEAD + 10].max(initial=0))
+    end = int(numbers(found.buffer, ">u8")[start[ended] + 10].max(initial=0))
     last = int(began[-1]) if len(began) else -1
     now: Transaction | None = (int(lsn[-1]), int(time[-1]), int(xid[-1]))
     if (len(ended) and ended[-1] > last) or (not len(began) and place.open is None):
@@ -127,10 +141,10 @@ def shares(found: Received, first: int, stop: int, place: Place, since: int) -> 
 
 def _bodies(found: Received, first: int, stop: int, mine: Flags) -> bytes:
     """The chosen ones of messages `first` to `stop`, without their heads, back to back."""
-    start, length = found.start[first:stop], found.length[first:stop]
+    start, length = found.start[first:stop] - found.head, found.length[first:stop] + found.head
     begin, end = int(start[0]), int(start[-1] + length[-1])
     kept = np.repeat(mine, length)
-    kept[(start[mine] - begin)[:, None] + np.arange(HEAD)] = False
+    kept[(start[mine] - begin)[:, None] + np.arange(found.head)] = False
     return found.buffer[begin:end][kept].tobytes()
 
 

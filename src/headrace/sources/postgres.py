@@ -311,8 +311,10 @@ class Postgres(BaseModel):
         self, server: Server, con: Connection, position: dict[str, Any], tables: Mapping[str, Table],
         *, follow: bool,
     ) -> Iterator[Batch | None]:  # fmt: skip
-        """The stream up to now, or on and on; an LSN is confirmed when what lies before it is durable."""
-        from .postgres_stream import Changes  # with numpy, which only a stream needs
+        """The log up to now, or on and on; an LSN is confirmed when what lies before it is durable."""
+        from .postgres_backlog import Backlog  # with numpy, which only changes need
+        from .postgres_intake import Intake
+        from .postgres_stream import Stream
 
         at = int(position["lsn"], 16)
         if due(self.heartbeat, position):
@@ -321,7 +323,10 @@ class Postgres(BaseModel):
         if not follow and now <= at:
             return
         by_oid = {table.oid: table for table in tables.values()}
-        changes = Changes(server, self.slot_name, self.publication_name, by_oid, at, _types(server, con))
+        intake = Intake(by_oid, at, _types(server, con))
+        changes: Stream | Backlog = (Stream if follow else Backlog)(
+            server, self.slot_name, self.publication_name, intake
+        )
         changes.start()
         with closing(changes):
             for item in changes.batches(None if follow else now, self.idle):

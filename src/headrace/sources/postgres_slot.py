@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psycopg
 
@@ -33,6 +34,26 @@ class Slot:
     wal_status: str
     retained: int
     """Bytes of WAL that the server keeps for it."""
+
+
+@dataclass(slots=True)
+class Patience:
+    """Waits some seconds for a predecessor that the server believes alive."""
+
+    server: Server
+    slot: str
+    until: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.until += min(self.server.timeout, 20.0)
+
+    def wait(self, error: psycopg.Error) -> None:
+        """Returns after a moment if somebody else has the slot; raises other errors, and that one at last."""
+        held = error.sqlstate == "55006"
+        if not held or time.monotonic() > self.until:
+            hint = "is another run of this pipeline at work?" if held else None
+            raise self.server.explain(error, f"read slot {self.slot}", hint)
+        time.sleep(0.2)
 
 
 def check_tables(server: Server, con: Connection, tables: Mapping[str, Table]) -> None:

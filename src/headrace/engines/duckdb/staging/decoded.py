@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from arro3.core import RecordBatchReader, Table
+
 from headrace.core import Frame
 from headrace.errors import DataError
 
@@ -21,7 +23,8 @@ GROUP = "headrace.formats"
 TOGETHER = 4
 """Frames that one statement takes in, while the next are decoded: to plan it costs as much as many rows."""
 Decode = Callable[[Path, Mapping[str, Any]], tuple[Sequence[str], Iterator[Frame]]]
-"""From bytes of one format to column names and frames of text columns so named; NULL is SQL's NULL.
+"""From bytes of one format to column names and frames of text columns so named, all of one Arrow schema; NULL
+is SQL's NULL.
 
 Pure: the same bytes give the same frames. Raises `DataError` for bytes that are not of this format.
 """
@@ -80,22 +83,26 @@ def _some(frames: Iterator[Frame]) -> list[Frame]:
 
 
 def _take(stage: Stage, part: Part, wanted: str, frames: Sequence[Frame], first: bool) -> int:
-    """Appends the rows of `frames` to the part's table, in their order, shaped if that is asked for."""
-    views = [f"headrace_frame{place}" for place in range(len(frames))]
-    query = " UNION ALL ".join(f"SELECT {wanted} FROM {view}" for view in views)
+    """Appends the rows of `frames` to the part's table, in their order, shaped if that is asked for.
+
+    As one stream: DuckDB reads the batches of a stream side by side, but one stream after the other.
+    """
+    view = "headrace_frames"
+    query = f"SELECT {wanted} FROM {view}"
     if stage.shape is not None:
         query = stage.shape.sql(query, stage.wanted.names, ())
     else:
         listed = ", ".join(f"{ident(name)} AS x{place}" for place, name in enumerate(stage.wanted.names))
         query = f"SELECT {listed} FROM ({query})"
+    batches = [batch for frame in frames for batch in RecordBatchReader.from_stream(frame)]
+    if not batches:
+        return 0
     try:
-        for view, frame in zip(views, frames, strict=True):
-            stage.con.register(view, frame)
+        stage.con.register(view, Table.from_batches(batches))
         into = f"CREATE TEMP TABLE {ident(part.table)} AS" if first else f"INSERT INTO {ident(part.table)}"
         return int(stage.con.execute(f"{into} {query}").fetchall()[0][0])
     finally:
-        for view in views:
-            stage.con.unregister(view)
+        stage.con.unregister(view)
 
 
 __all__ = ["decoder", "stage_decoded"]
