@@ -15,7 +15,7 @@ SRC = Path(__file__).parents[2] / "src" / "headrace"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("core", "errors", "failpoints", "redact"),
-    ("spec", "sql", "store"),
+    ("spec", "sql", "store", "drivers"),
     ("sources", "sinks", "engines", "gold", "catalog"),
     ("run", "observe", "security"),
     ("cli", "web", "airflow", "docs", "deploy", "testing"),
@@ -57,7 +57,7 @@ DRIVERS = {
     "httpcore": ("sources",),
     "uvicorn": ("cli/webhook",),
     "zstandard": ("sources", "engines/duckdb"),
-    "psycopg": ("sources", "sinks"),
+    "psycopg": ("drivers", "sources", "sinks"),
     "botocore": ("sources", "spec"),
     "paramiko": ("sources",),
     "hvac": ("spec",),

@@ -18,12 +18,13 @@ import psycopg
 from pydantic import Field, model_validator
 
 from ..core import Commit, Frame, Held, Write, Written
+from ..drivers.postgres import Connection
 from ..errors import ConfigError, DataError, TransientError
 from ..failpoints import reach
 from .target import COMMITS, Settings, due, ident, noted
 
 if TYPE_CHECKING:
-    from .postgres_server import Connection, Server
+    from .postgres_server import Server
 
 LOOKS = (0.2, 0.5, 1, 2, 4, 8)
 """Seconds between attempts to find out whether a commit has happened whose answer was lost."""

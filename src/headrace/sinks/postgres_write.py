@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..core import GONE, Write, Written
+from ..drivers.postgres import Connection
 from ..errors import ConfigError, Fenced
 from .target import DELETED, counts_sql, done, fitting, ident, matches, sent_columns, stale, written
 
 if TYPE_CHECKING:
     from .postgres import Postgres
-    from .postgres_server import Connection
 
 CHUNK = 1 << 20
 TYPES = {

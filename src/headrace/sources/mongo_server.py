@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 
+from ..drivers.hosts import local
 from ..errors import ConfigError, Gap, HeadraceError, SystemFault, TransientError
 from .mongo_json import RAW
 
@@ -85,7 +85,7 @@ class Server:
                 raise ConfigError(f"source {self.name}: `dsn` cannot be read", hint=what) from None
             self.database = str(found["database"] or "")
             said = {key.lower() for key in found["options"]}
-            local = all(_local(host) for host, _ in found["nodelist"])
+            local = all(local(host) for host, _ in found["nodelist"])
             self.tls = None if local or said & {"tls", "ssl"} else True
         if not slash or not hosts or not self.database:
             raise ConfigError(f"source {self.name}: `dsn` names no database", hint=hint)
@@ -202,13 +202,6 @@ def _collection(listed: Mapping[str, Any]) -> Collection:
     return Collection(
         str(listed["name"]), bytes(uuid).hex() if uuid else "", str(listed.get("type", "collection")), kept
     )
-
-
-def _local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.startswith("/")
 
 
 def stamp(time: Timestamp) -> str:

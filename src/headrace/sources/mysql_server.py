@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pymysql.constants import CLIENT
 from pymysql.converters import encoders
 from pymysql.cursors import SSCursor
 
+from ..drivers.hosts import local
 from ..errors import ConfigError, HeadraceError, SystemFault, TransientError
 
 SESSION = (
@@ -74,7 +74,7 @@ class Server:
                 f"source {self.name}: `dsn` has the parameter `{min(unknown)}`",
                 hint="known: ssl (verify | disabled), ssl_ca, ssl_cert, ssl_key",
             )
-        wanted = query.get("ssl", ["" if _local(host) and "ssl_ca" not in query else "verify"])[0]
+        wanted = query.get("ssl", ["" if local(host) and "ssl_ca" not in query else "verify"])[0]
         if wanted not in ("verify", "disabled", ""):
             raise ConfigError(f"source {self.name}: ssl={wanted}", hint="ssl is `verify` or `disabled`")
         if wanted != "verify":
@@ -161,13 +161,6 @@ class Server:
             Column(str(name), str(kind).lower(), charset or "", int(key))
             for name, kind, charset, key in found
         ]
-
-
-def _local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def quoted(name: str) -> str:

@@ -17,10 +17,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ..core import Batch, Position, RawFile, Reading
+from ..drivers.postgres import Connection
 from ..errors import ConfigError, Gap
 from .postgres_full import read_full
 from .postgres_lag import Lag, beat, due
-from .postgres_server import Connection, Server, lsn, lsn_text
+from .postgres_server import Server, lsn, lsn_text
 from .postgres_slot import (
     SEGMENT,
     check_publication,

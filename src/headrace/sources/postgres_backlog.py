@@ -17,9 +17,10 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
+from ..drivers.postgres import Connection
 from .pgoutput_stream import selected
 from .postgres_intake import Cut, Intake
-from .postgres_server import Connection, Server, come, ident, literal, lsn_text, wait
+from .postgres_server import Server, come, ident, literal, lsn_text, wait
 from .postgres_slot import Patience
 from .postgres_stream import ROUND, Stream
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core import Reading
-from .postgres_server import Connection, Server
+from ..drivers.postgres import Connection
+from .postgres_server import Server
 from .postgres_slot import Slot, find_slot
 
 RETAINED = 4 << 30

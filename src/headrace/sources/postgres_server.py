@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import re
 import select
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,11 +15,9 @@ from typing import Any, BinaryIO, cast
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from ..drivers.postgres import Connection, connect, parameters, refused, said
 from ..errors import ConfigError, HeadraceError, SystemFault, TransientError
-
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 SETTINGS = {
     "datestyle": "ISO",
@@ -50,12 +45,6 @@ _data = itemgetter(1)
 _WAIT = 30.0
 """Seconds without a byte after which the connection is looked at again."""
 
-_ACCESS = re.compile(
-    r"authentication failed|no pg_hba\.conf entry|does not exist|not permitted|permission denied"
-    r"|certificate|does not support SSL|no password supplied|invalid (port|connection|sslmode|URI)",
-    re.IGNORECASE,
-)
-
 
 @dataclass(slots=True)
 class Server:
@@ -69,14 +58,8 @@ class Server:
     params: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        try:
-            self.params = _secured(conninfo_to_dict(self.dsn))
-        except psycopg.ProgrammingError:
-            # The driver's message may repeat the string, and with it a password.
-            raise ConfigError(
-                f"source {self.name}: `dsn` is no connection string of PostgreSQL",
-                hint="such as ${PG_DSN} with PG_DSN=postgresql://user:password@host:5432/database",
-            ) from None
+        hint = "such as ${PG_DSN} with PG_DSN=postgresql://user:password@host:5432/database"
+        self.params = parameters(self.dsn, f"source {self.name}: `dsn`", hint)
 
     @property
     def database(self) -> str:
@@ -84,23 +67,10 @@ class Server:
 
     def connect(self, *, replication: bool = False) -> Connection:
         """A connection in autocommit mode with `SETTINGS`; to be closed by the caller."""
-        options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
-        params = {
-            "connect_timeout": "15",
-            "keepalives_idle": "30",
-            "keepalives_interval": "10",
-            "keepalives_count": "3",
-            "tcp_user_timeout": "60000",
-            "application_name": f"headrace {self.name}",
-            **self.params,
-            "options": f"{self.params.get('options') or ''} {options}".strip(),
-        }
-        if replication:
-            params["replication"] = "database"
-            # A batch may take long to land, and the reader is silent meanwhile.
-            params["options"] += " -c wal_sender_timeout=600000"
+        # A batch may take long to land, and the reader is silent meanwhile.
+        settings = {**SETTINGS, "wal_sender_timeout": "600000"} if replication else SETTINGS
         with self.talking("connect"):
-            return psycopg.connect(make_conninfo("", **params), autocommit=True)
+            return connect(self.params, settings, self.name, autocommit=True, replication=replication)
 
     @contextmanager
     def talking(self, doing: str, hint: str | None = None) -> Iterator[None]:
@@ -111,10 +81,8 @@ class Server:
             raise self.explain(error, doing, hint) from None
 
     def explain(self, error: psycopg.Error, doing: str, hint: str | None = None) -> HeadraceError:
-        state = error.sqlstate or ""
-        text = (error.diag.message_primary or str(error)).strip().splitlines()
-        said = " ".join(text) or type(error).__name__
-        message = f"source {self.name}: {doing}: {said}" + (f" ({state})" if state else "")
+        state, told = said(error)
+        message = f"source {self.name}: {doing}: {told}" + (f" ({state})" if state else "")
         if error.diag.message_hint:
             hint = hint or error.diag.message_hint
         if state == "53400":
@@ -124,8 +92,8 @@ class Server:
             return TransientError(message, hint=hint)
         if state[:2] in ("28", "3D", "42", "3F", "0A") or state in ("55000", "22023"):
             return ConfigError(message, hint=hint or "correct the source's settings, or its rights")
-        if not state and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
-            if _ACCESS.search(said):
+        if (access := refused(error)) is not None:
+            if access:
                 return ConfigError(message, hint=hint or "correct `dsn`, or what the server lets in")
             return TransientError(message, hint=hint or "is the server up, and reachable from here?")
         return SystemFault(message, hint=hint)
@@ -271,24 +239,3 @@ def lsn_text(value: int) -> str:
     '16/B374D848'
     """
     return f"{value >> 32:X}/{value & 0xFFFFFFFF:X}"
-
-
-def _secured(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What leaves this machine is encrypted to a server that proves its name, or goes as `dsn` says."""
-    found = dict(params)
-    hosts = str(found.get("hostaddr") or found.get("host") or os.environ.get("PGHOST") or "").split(",")
-    if all(_local(host) for host in hosts) or found.get("sslmode") or os.environ.get("PGSSLMODE"):
-        return found
-    found["sslmode"] = "verify-full"
-    if not found.get("sslrootcert") and not os.environ.get("PGSSLROOTCERT"):
-        found["sslrootcert"] = "system"
-    return found
-
-
-def _local(host: str) -> bool:
-    if not host or host.startswith(("/", "@")) or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from ..drivers.postgres import Connection
 from ..errors import ConfigError, Gap, TransientError
-from .postgres_server import Connection, Server, ident, lsn, lsn_text
+from .postgres_server import Server, ident, lsn, lsn_text
 from .postgres_tables import Table, published
 
 SEGMENT = 16 << 20

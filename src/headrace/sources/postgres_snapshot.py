@@ -32,8 +32,9 @@ from queue import SimpleQueue
 from typing import Any
 
 from ..core import RawFile
+from ..drivers.postgres import Connection
 from ..errors import ConfigError, TransientError
-from .postgres_server import Connection, Server, Spool, ident, literal, lsn
+from .postgres_server import Server, Spool, ident, literal, lsn
 from .postgres_slot import open_transaction
 from .postgres_tables import Leaf, Table, leaves
 from .raw import delimited

@@ -17,10 +17,11 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
+from ..drivers.postgres import Connection
 from ..errors import TransientError
 from .pgoutput_stream import Received, streamed
 from .postgres_intake import Cut, Intake
-from .postgres_server import Connection, Server, come, ident, literal, lsn_text, wait
+from .postgres_server import Server, come, ident, literal, lsn_text, wait
 from .postgres_slot import SEGMENT, Patience
 
 ROUND = 1 << 20

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from ..drivers.postgres import Connection
 from ..errors import ConfigError
-from .postgres_server import Connection, Server, ident
+from .postgres_server import Server, ident
 
 OLDEST = 120000
 

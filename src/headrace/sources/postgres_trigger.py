@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from ..core import Batch, Position, RawFile, Reading
+from ..drivers.postgres import Connection
 from ..errors import ConfigError, Gap
-from .postgres_server import Connection, Server, ident, literal
+from .postgres_server import Server, ident, literal
 from .postgres_snapshot import (
     Readers,
     csv_file,

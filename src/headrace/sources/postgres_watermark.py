@@ -17,9 +17,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..core import Batch, Position, Reading
+from ..drivers.postgres import Connection
 from ..errors import ConfigError
 from .postgres_full import lazily
-from .postgres_server import Connection, Server, ident, literal
+from .postgres_server import Server, ident, literal
 from .postgres_snapshot import Chunk, Readers, plan, query_of, read_chunks, shared_snapshot
 from .postgres_tables import Table, find_tables
 
