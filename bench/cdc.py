@@ -4,7 +4,8 @@
 
 All read the same backlog of inserts, updates and deletes in transactions of 1,000 rows, each from a slot of
 its own: `pg_recvlogical` into a file that keeps nothing; a bare reader in Python that receives and discards;
-one that decodes message by message; and `headrace run`, which lands the messages durably, decodes them and
+one that decodes message by message and keeps nothing; one that also keeps the newest row of each key; Headrace as
+far as these go: it lands the messages durably and decodes them; and `headrace run`, which also checks them and
 merges them into silver. Then the decoder by itself, on the objects in bronze.
 """
 
@@ -21,6 +22,9 @@ from typing import Any
 
 from database import CONTRACT, HERE, ROW, Database, Measure, create, measure, server, table
 
+from headrace.run.land import land
+from headrace.run.opened import open_catalog, open_storage
+from headrace.run.report import silent
 from headrace.sources.pgoutput import decode
 from headrace.spec.load import load
 from headrace.store.records import LandLog
@@ -29,14 +33,16 @@ from headrace.store.storage import LocalStorage
 PIPELINE = """
 name: bench
 sources:
-  pg: {{type: postgres, dsn: "{dsn}", tables: [orders]}}
+  pg: {{type: postgres, dsn: "{dsn}", tables: [orders], slot: {slot}, publication: headrace_pg}}
 tables:
   orders:
     from: pg.orders
     keys: [id]
     contract:
 {contract}"""
-RECEIVE, BARE, ROWS, OURS = "pg_recvlogical", "bare reader", "row by row", "headrace run"
+RECEIVE, BARE, ROWS, KEPT = "pg_recvlogical", "bare reader", "row by row", "row by row, newest kept"
+LANDED, OURS = "headrace, landed and decoded", "headrace run"
+LAND = "import sys; sys.path.insert(0, sys.argv[1]); import cdc; cdc.land_and_decode()"
 
 
 def backlog(database: Database, rows: int, changes: int) -> None:
@@ -61,12 +67,15 @@ def backlog(database: Database, rows: int, changes: int) -> None:
 def once(rows: int, changes: int) -> tuple[dict[str, Measure], float]:
     """Every contender's measure, and the decoder's CPU seconds."""
     with server() as database, tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        root = Path(folder)
+        root, other = Path(folder, "run"), Path(folder, "land")
         create(database, rows)
-        (root / "pipeline.yml").write_text(PIPELINE.format(dsn=database.dsn, contract=CONTRACT))
         run = [sys.executable, "-m", "headrace", "run", "--quiet"]
-        measure(run, root)
-        for slot in ("receive", "bare", "rows"):
+        for place in (root, other):
+            place.mkdir()
+            text = PIPELINE.format(dsn=database.dsn, contract=CONTRACT, slot=f"headrace_{place.name}")
+            (place / "pipeline.yml").write_text(text)
+            measure(run, place)
+        for slot in ("receive", "bare", "rows", "kept"):
             database.sql(f"select pg_create_logical_replication_slot('{slot}', 'pgoutput')")
         backlog(database, rows, changes)
         database.sql("checkpoint")
@@ -81,10 +90,24 @@ def once(rows: int, changes: int) -> tuple[dict[str, Measure], float]:
         found = {RECEIVE: measure([*receive, "-f", "-"], root, out=Path(os.devnull))}
         found[BARE] = measure([*reader, "bare", *rest], root)
         found[ROWS] = measure([*reader, "rows", *rest, "--decode"], root)
+        found[KEPT] = measure([*reader, "kept", *rest, "--decode", "--keep", str(root / "kept")], root)
+        found[LANDED] = measure([sys.executable, "-c", LAND, str(HERE)], other)
         found[OURS] = measure(run, root)
         count = "select count(*)::int, sum(amount)::text from orders"
         assert database.sql(count)[0] == silver(root), "the target is not the source"
         return found, decoding(root, "pg", "pgoutput", decode)
+
+
+def land_and_decode() -> None:
+    """What waits for the project in this folder, durably in bronze and as Arrow."""
+    project = load(Path.cwd())
+    with open_catalog(project) as catalog:
+        log = LandLog(open_storage(project), "pg")
+        start = log.epoch
+        land(project.source("pg"), "pg", log, catalog, silent)
+    for _, item in log.objects(start, log.epoch):
+        for frame in decode(log.storage.path(item.key), item.format)[1]:
+            frame.__arrow_c_stream__()
 
 
 def silver(root: Path) -> tuple[int, str]:

@@ -1,23 +1,28 @@
 """A bare reader of a replication slot: receives every message up to an LSN, and forgets it, or decodes it.
 
-    python pgoutput_reader.py DSN SLOT PUBLICATION LSN [--decode]
+    python pgoutput_reader.py DSN SLOT PUBLICATION LSN [--decode] [--keep FILE]
 
 With `--decode` each row becomes a dictionary of texts, message by message, as a reader in plain Python does.
+With `--keep` as well the newest row of each key (the column `id`) is at last written as Parquet, and synced.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import struct
 import sys
+from pathlib import Path
 
 import psycopg
 
 dsn, slot, publication, upto = sys.argv[1:5]
 decode = "--decode" in sys.argv
+keep = sys.argv[sys.argv.index("--keep") + 1] if "--keep" in sys.argv else ""
 high, low = upto.split("/")
 end = int(high, 16) << 32 | int(low, 16)
 names: dict[int, list[str]] = {}
+newest: dict[str | None, dict[str, str | None]] = {}
 count = 0
 
 
@@ -84,6 +89,18 @@ while not done:
     elif data[25:26] == b"C":
         done = struct.unpack_from(">Q", data, 25 + 2 + 8)[0] >= end
     if decode:
-        change(data[25:])
+        row = change(data[25:])
+        if keep and row:
+            if data[25:26] == b"D":
+                newest.pop(row["id"], None)
+            else:
+                newest[row["id"]] = row
 pg.finish()
+if keep:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_pylist([*newest.values()]), keep)
+    with Path(keep).open("rb") as file:
+        os.fsync(file.fileno())
 print(count)
