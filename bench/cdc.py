@@ -3,10 +3,10 @@
     python bench/cdc.py [--changes 1000000] [--rows 100000] [--runs 1]
 
 All read the same backlog of inserts, updates and deletes in transactions of 1,000 rows, each from a slot of
-its own: `pg_recvlogical` into a file that keeps nothing; a bare reader in Python that receives and discards;
-one that decodes message by message and keeps nothing; one that also keeps the newest row of each key; Headrace as
-far as these go: it lands the messages durably and decodes them; and `headrace run`, which also checks them and
-merges them into silver. Then the decoder by itself, on the objects in bronze.
+its own: `pg_recvlogical` into a file that keeps nothing; a bare reader in Python that receives and
+discards; one that decodes message by message and keeps nothing; one that also keeps the newest row of each
+key; Headrace as far as these go: it lands the messages durably and decodes them; and `headrace run`, which
+also checks them and merges them into silver. Then the decoder by itself, on the objects in bronze.
 """
 
 from __future__ import annotations
