@@ -8,6 +8,9 @@ PY := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE :=
 UNIT := tests/unit src
 REST := $(filter-out tests/unit tests/golden tests/performance,$(patsubst %/,%,$(wildcard tests/*/)))
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# Side by side, file by file: a file's tests share what they set up, each worker has its own servers.
+PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 COV := --cov --cov-append --cov-report= --cov-fail-under=0
 .PHONY: setup demo test prove lint format bench docs lock clean help
 
@@ -19,11 +22,12 @@ setup: $(VENV)/.dev ## Make .venv with everything that development needs, from t
 demo: $(VENV)/.all ## Generate sales data, run the example on it, check the outcome, show where to look
 	$(PY) scripts/demo.py
 
-test: $(VENV)/.dev ## All tests, unit tests first, then coverage limits
+test: $(VENV)/.dev ## All tests, unit tests first, then coverage limits (JOBS=2 side by side)
 	@scripts/services
+	@$(PY) -m compileall -q src
 	@rm -f .coverage .coverage.*
-	$(PY) -m pytest $(UNIT) $(COV)
-	$(PY) -m pytest $(REST) $(COV)
+	$(PYTEST) $(UNIT) $(COV)
+	$(PYTEST) $(REST) $(COV)
 	$(PY) -m pytest tests/performance --benchmark-disable-gc
 	$(PY) scripts/check_coverage.py
 
