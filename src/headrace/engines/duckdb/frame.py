@@ -105,7 +105,7 @@ class Session:
         self.con = con
         self.row_group = row_group
         self.used = False
-        con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")  # which notebooks would see
 
     def set(self, name: str, value: str) -> None:
         """Gives user SQL the variable `name`."""
