@@ -166,7 +166,9 @@ def remove(server: Postgres) -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """One PostgreSQL server for all tests of a session."""
+    """One PostgreSQL server for all tests of a session; where tests run side by side, one for each worker,
+    since some of them stop it.
+    """
     server = postgres_server()
     yield server
     remove(server)
