@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from database import CONTRACT, HERE, ROW, Database, Measure, create, measure, server, table
+from database import CONTRACT, HERE, ROW, Database, Measure, create, drains, measure, server
 
 from headrace.run.land import land
 from headrace.run.opened import open_catalog, open_storage
@@ -141,20 +140,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000, help="in the table before")
     parser.add_argument("--runs", type=int, default=1)
     asked = parser.parse_args()
-    runs = [once(asked.rows, asked.changes) for _ in range(asked.runs)]
-    middle = statistics.median
-    found = {
-        name: Measure(
-            middle(r[name].wall for r, _ in runs),
-            middle(r[name].cpu for r, _ in runs),
-            max(r[name].peak for r, _ in runs),
-        )
-        for name in runs[0][0]
-    }
-    print(f"\n{asked.changes:,} changes, {os.cpu_count()} cores, median of {asked.runs}\n")
-    table(found, asked.changes, BARE)
-    seconds = middle(seconds for _, seconds in runs)
-    print(f"\nThe decoder by itself: {asked.changes / seconds / 1000:,.0f} thousand changes a CPU second")
+    drains([once(asked.rows, asked.changes) for _ in range(asked.runs)], asked.changes, BARE)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ itself, on the objects in bronze.
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cdc import decoding, silver
-from database import CONTRACT, HERE, Measure, measure, table
+from database import CONTRACT, HERE, Measure, drains, measure
 
 from headrace.sources.binlog import decode
 
@@ -130,19 +128,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=1000, help="changes of a transaction")
     asked = parser.parse_args()
     runs = [once(asked.rows, asked.changes, asked.each) for _ in range(asked.runs)]
-    middle = statistics.median
-    found = {
-        name: Measure(
-            middle(r[name].wall for r, _ in runs),
-            middle(r[name].cpu for r, _ in runs),
-            max(r[name].peak for r, _ in runs),
-        )
-        for name in runs[0][0]
-    }
-    print(f"\n{asked.changes:,} changes, {os.cpu_count()} cores, median of {asked.runs}\n")
-    table(found, asked.changes, BARE)
-    seconds = middle(seconds for _, seconds in runs)
-    print(f"\nThe decoder by itself: {asked.changes / seconds / 1000:,.0f} thousand changes a CPU second")
+    drains(runs, asked.changes, BARE)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -95,3 +96,20 @@ def table(found: Mapping[str, Measure], number: int, limit: str) -> None:
     for name, item in found.items():
         rate, part = number / item.wall / 1000, found[limit].wall / item.wall
         print(f"| {name} | {item.wall:.1f} | {item.cpu:.1f} | {item.peak:,.0f} | {rate:,.0f} | {part:.0%} |")
+
+
+def drains(runs: Sequence[tuple[Mapping[str, Measure], float]], changes: int, limit: str) -> None:
+    """The medians of several runs, each with its decoder's CPU seconds, as a table."""
+    middle = statistics.median
+    found = {
+        name: Measure(
+            middle(r[name].wall for r, _ in runs),
+            middle(r[name].cpu for r, _ in runs),
+            max(r[name].peak for r, _ in runs),
+        )
+        for name in runs[0][0]
+    }
+    print(f"\n{changes:,} changes, {os.cpu_count()} cores, median of {len(runs)}\n")
+    table(found, changes, limit)
+    seconds = middle(seconds for _, seconds in runs)
+    print(f"\nThe decoder by itself: {changes / seconds / 1000:,.0f} thousand changes a CPU second")

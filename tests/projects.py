@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +116,31 @@ def headrace(
         timeout=120,
         check=False,
     )
+
+
+@dataclass
+class Cli:
+    """The command line in a folder, with what its project finds in the environment."""
+
+    folder: Path
+    env: Mapping[str, str]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "headrace", *arguments],
+            cwd=self.folder,
+            env={**os.environ, **self.env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def run(self, *arguments: str) -> str:
+        process = self.start(*arguments)
+        out, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, out
+        return out
+
+    def rows(self, sql: str) -> list[list[str]]:
+        return list(csv.reader(io.StringIO(self.run("query", sql, "--format", "csv"))))[1:]

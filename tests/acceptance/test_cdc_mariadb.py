@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import os
 import random
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +17,7 @@ from typing import Any
 
 import pytest
 from mariadb_server import MariaDB, mariadb_server, remove
+from projects import Cli
 
 FULL = os.environ.get("HEADRACE_PROVE") == "full"
 TABLES = ("countries", "regions", "navaids", "frequencies") if FULL else ("countries", "navaids")
@@ -136,32 +135,6 @@ def project(folder: Path, airports: Airports) -> None:
     (folder / "pipeline.yml").write_text(json.dumps(definition))
 
 
-@dataclass
-class Cli:
-    folder: Path
-    dsn: str
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "headrace", *arguments],
-            cwd=self.folder,
-            env={**os.environ, "WORLD": self.dsn},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def run(self, *arguments: str) -> str:
-        process = self.start(*arguments)
-        out, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, out
-        return out
-
-    def rows(self, sql: str) -> list[list[str]]:
-        return list(csv.reader(io.StringIO(self.run("query", sql, "--format", "csv"))))[1:]
-
-
 @pytest.fixture
 def server() -> Iterator[MariaDB]:
     """A server of its own: it is going to crash."""
@@ -178,7 +151,7 @@ def test_killed_and_crashed_and_still_the_same(
     airports = Airports(shared_data("cdc_ourairports"), server, server.database())
     airports.create()
     project(tmp_path, airports)
-    cli = Cli(tmp_path, server.dsn(airports.database))
+    cli = Cli(tmp_path, {"WORLD": server.dsn(airports.database)})
     chance = random.Random(SEED)
     print(f"HEADRACE_SEED={SEED}")
     cli.run("run")

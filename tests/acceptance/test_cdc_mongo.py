@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import random
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -17,6 +14,7 @@ from typing import Any
 
 from bson import Decimal128, Int64
 from mongo import Shop
+from projects import Cli
 from pymongo import MongoClient
 
 FULL = os.environ.get("HEADRACE_PROVE") == "full"
@@ -101,32 +99,6 @@ def project(folder: Path) -> None:
     (folder / "pipeline.yml").write_text(json.dumps(definition))
 
 
-@dataclass
-class Cli:
-    folder: Path
-    dsn: str
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "headrace", *arguments],
-            cwd=self.folder,
-            env={**os.environ, "SHOP": self.dsn},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def run(self, *arguments: str) -> str:
-        process = self.start(*arguments)
-        out, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, out
-        return out
-
-    def rows(self, sql: str) -> list[list[str]]:
-        return list(csv.reader(io.StringIO(self.run("query", sql, "--format", "csv"))))[1:]
-
-
 def wanted(shop: Shop, name: str) -> list[list[str]]:
     """The collection's documents as the table's columns, told by the driver."""
 
@@ -147,7 +119,7 @@ def test_killed_while_following_and_still_the_same(tmp_path: Path, mongo_shop: S
         mongo_shop.db.create_collection(name, changeStreamPreAndPostImages={"enabled": True})
         mongo_shop.db[name].insert_many([document(n, chance) for n in range(60)])
     project(tmp_path)
-    cli = Cli(tmp_path, mongo_shop.dsn)
+    cli = Cli(tmp_path, {"SHOP": mongo_shop.dsn})
     cli.run("run")
     writer = Writer(mongo_shop.dsn, mongo_shop.name)
     thread = threading.Thread(target=writer.run)

@@ -23,6 +23,7 @@ from .target import (
     done,
     due,
     fitting,
+    held_of,
     ident,
     matches,
     noted,
@@ -114,14 +115,12 @@ class DuckDBSink:
 
     def open(self, tables: Sequence[str], stream: str) -> DuckDBWriter:
         found: Mapping[str, Held] = {}
-        exists, others = False, []
+        exists = False
         if self.target.file.exists():
             with self.target.opened() as con:
                 found = _holds(self.target, con)
                 exists = any(_columns(self.target, con, table) for table in tables)
-                others = [s for s, held in found.items() if s != stream and held.note.get("table") in tables]
-        held = found.get(stream)
-        known = Held(held.epoch if held else 0, held.note if held else {}, exists, others)
+        known = held_of(found, stream, tables, exists)
         return DuckDBWriter(self.target, self.engine, stream, known)
 
 

@@ -21,7 +21,7 @@ from ..core import Commit, Frame, Held, Write, Written
 from ..drivers.postgres import Connection
 from ..errors import ConfigError, DataError, TransientError
 from ..failpoints import reach
-from .target import COMMITS, Settings, due, ident, noted
+from .target import COMMITS, Settings, due, held_of, ident, noted
 
 if TYPE_CHECKING:
     from .postgres_server import Server
@@ -99,9 +99,7 @@ class PostgresSink:
         with self.target.server().connected() as con:
             found = holds(con, self.target)
             exists = any(columns_of(con, self.target.schema_, table) for table in tables)
-        others = [s for s, held in found.items() if s != stream and held.note.get("table") in tables]
-        held = found.get(stream)
-        known = Held(held.epoch if held else 0, held.note if held else {}, exists, others)
+        known = held_of(found, stream, tables, exists)
         return PostgresWriter(self.target, self.engine, stream, known)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ..core import GONE, Commit, Write, Written
+from ..core import GONE, Commit, Held, Write, Written
 from ..errors import ConfigError, Fenced, HeadraceError, Unbalanced
 from ..spec.widen import wider
 
@@ -49,6 +49,13 @@ def ident(name: str) -> str:
 def noted(note: Mapping[str, Any] | None) -> str:
     """A note as it is stored: equal notes are equal texts."""
     return json.dumps(note or {}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def held_of(found: Mapping[str, Held], stream: str, tables: Sequence[str], exists: bool) -> Held:
+    """What a target holds for `stream`, out of all that it holds, and who else has written `tables`."""
+    held = found.get(stream)
+    others = [name for name, each in found.items() if name != stream and each.note.get("table") in tables]
+    return Held(held.epoch if held else 0, held.note if held else {}, exists, others)
 
 
 def due(target: str, commit: Commit, note: str, epoch: int, known: str) -> bool:

@@ -85,8 +85,8 @@ class Server:
                 raise ConfigError(f"source {self.name}: `dsn` cannot be read", hint=what) from None
             self.database = str(found["database"] or "")
             said = {key.lower() for key in found["options"]}
-            local = all(local(host) for host, _ in found["nodelist"])
-            self.tls = None if local or said & {"tls", "ssl"} else True
+            near = all(local(host) for host, _ in found["nodelist"])
+            self.tls = None if near or said & {"tls", "ssl"} else True
         if not slash or not hosts or not self.database:
             raise ConfigError(f"source {self.name}: `dsn` names no database", hint=hint)
 
