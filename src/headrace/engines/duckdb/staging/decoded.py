@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,7 @@ GROUP = "headrace.formats"
 TOGETHER = 4
 """Frames that one statement takes in, while the next are decoded: to plan it costs as much as many rows."""
 Decode = Callable[[Path, Mapping[str, Any]], tuple[Sequence[str], Iterator[Frame]]]
-"""From bytes of one format to column names and frames of text columns so named, all of one Arrow schema; NULL
-is SQL's NULL.
+"""From bytes of one format to column names and frames of text columns so named; NULL is SQL's NULL.
 
 Pure: the same bytes give the same frames. Raises `DataError` for bytes that are not of this format.
 """
@@ -85,24 +85,28 @@ def _some(frames: Iterator[Frame]) -> list[Frame]:
 def _take(stage: Stage, part: Part, wanted: str, frames: Sequence[Frame], first: bool) -> int:
     """Appends the rows of `frames` to the part's table, in their order, shaped if that is asked for.
 
-    As one stream: DuckDB reads the batches of a stream side by side, but one stream after the other.
+    Frames of one schema as one table: DuckDB reads the batches of a table side by side, but not tables.
     """
-    view = "headrace_frames"
-    query = f"SELECT {wanted} FROM {view}"
+    readers = [RecordBatchReader.from_stream(frame) for frame in frames]
+    tables = [
+        Table.from_batches([batch for reader in run for batch in reader], schema=schema)
+        for schema, run in groupby(readers, attrgetter("schema"))
+    ]
+    views = [f"headrace_frames{place}" for place in range(len(tables))]
+    query = " UNION ALL ".join(f"SELECT {wanted} FROM {view}" for view in views)
     if stage.shape is not None:
         query = stage.shape.sql(query, stage.wanted.names, ())
     else:
         listed = ", ".join(f"{ident(name)} AS x{place}" for place, name in enumerate(stage.wanted.names))
         query = f"SELECT {listed} FROM ({query})"
-    batches = [batch for frame in frames for batch in RecordBatchReader.from_stream(frame)]
-    if not batches:
-        return 0
     try:
-        stage.con.register(view, Table.from_batches(batches))
+        for view, table in zip(views, tables, strict=True):
+            stage.con.register(view, table)
         into = f"CREATE TEMP TABLE {ident(part.table)} AS" if first else f"INSERT INTO {ident(part.table)}"
         return int(stage.con.execute(f"{into} {query}").fetchall()[0][0])
     finally:
-        stage.con.unregister(view)
+        for view in views:
+            stage.con.unregister(view)
 
 
 __all__ = ["decoder", "stage_decoded"]
