@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import pytest
 from services import Database
 
 from headrace.core import Batch, Position, Reading
 from headrace.errors import Gap
-from headrace.sources import postgres_backlog, postgres_intake, postgres_trigger
+from headrace.sources import postgres_backlog, postgres_intake, postgres_stream, postgres_trigger
 from headrace.sources.postgres import Postgres
 from headrace.testing.source import check_source, read_all
 
@@ -47,13 +48,28 @@ def test_full_and_incremental(database: Database, settings: dict[str, Any]) -> N
     assert check_source(lambda: Postgres(name="pg", dsn=database.dsn, tables=NAMES, **settings)) == 2
 
 
-def test_the_log(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_log(database: Database, monkeypatch: pytest.MonkeyPatch, streamed: bool) -> None:
     database.sql(*TABLES)
     source = Postgres(name="pg", dsn=database.dsn, tables=NAMES)
     base = json.loads(json.dumps(read_all(source, "pg")[-1].end))
     monkeypatch.setattr(postgres_intake, "BATCH_BYTES", 1_000)
     # The slot stays where it is: the conformance check reads the same changes many times.
     monkeypatch.setattr(postgres_backlog.Backlog, "_move", lambda *_: None)
+    tell = postgres_stream.Stream._tell
+
+    def silent(stream: postgres_stream.Stream, *, ask: bool = False) -> None:
+        stream.confirmed = 0
+        tell(stream, ask=ask)
+
+    monkeypatch.setattr(postgres_stream.Stream, "_tell", silent)
+
+    def no_room(*_: object) -> Generator[None, None, psycopg.Error]:
+        yield from ()
+        return psycopg.errors.DiskFull()
+
+    if streamed:
+        monkeypatch.setattr(postgres_backlog.Backlog, "_answered", no_room)
     for n in range(30):
         database.sql(
             f"update orders set what = what || {n} where id % 30 = {n}",

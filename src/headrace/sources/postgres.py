@@ -325,17 +325,16 @@ class Postgres(BaseModel):
             return
         by_oid = {table.oid: table for table in tables.values()}
         intake = Intake(by_oid, at, _types(server, con))
-        changes: Stream | Backlog = (Stream if follow else Backlog)(
-            server, self.slot_name, self.publication_name, intake
-        )
+        stream = Stream(server, self.slot_name, self.publication_name, intake)
+        changes = stream if follow else Backlog(stream, now)
         changes.start()
         with closing(changes):
-            for item in changes.batches(None if follow else now, self.idle):
+            for item in changes.batches(self.idle):
                 beats = due(self.heartbeat, position)
                 if item is None and beats:
                     beat(server, con)
-                    item = [], changes.reached
-                    if changes.reached <= at:
+                    item = [], intake.reached
+                    if intake.reached <= at:
                         position = {**position, "beat": time.time()}
                 if item is None:
                     yield None

@@ -19,8 +19,8 @@ from psycopg import pq
 
 from ..drivers.postgres import Connection
 from .pgoutput_stream import selected
-from .postgres_intake import Cut, Intake
-from .postgres_server import Server, come, ident, literal, lsn_text, wait
+from .postgres_intake import Cut
+from .postgres_server import come, ident, literal, lsn_text, wait
 from .postgres_slot import Patience
 from .postgres_stream import ROUND, Stream
 
@@ -37,57 +37,49 @@ _size, _data = itemgetter(0), itemgetter(1)
 
 @dataclass(slots=True)
 class Backlog:
-    """Reads one slot into `intake`, up to an LSN."""
+    """Reads the slot of `stream` up to LSN `until`; where that cannot be done, starts the stream itself."""
 
-    server: Server
-    slot: str
-    publication: str
-    intake: Intake
+    stream: Stream
+    until: int
     con: Connection | None = None
     confirmed: int = 0
-    reached: int = 0
-    """Everything before this LSN has come."""
     _moved: int = 0
     """Where the slot is."""
-    _stream: Stream | None = None
-    """What takes over where the server has no room."""
 
     def start(self) -> None:
-        self.con = self.server.connect()
-        self.confirmed = self._moved = self.intake.at
+        self.con = self.stream.server.connect()
+        self.confirmed = self._moved = self.stream.intake.at
 
     def confirm(self, at: int) -> None:
         """Everything before LSN `at` is durable here; the server is told before it is asked for more."""
         self.confirmed = max(self.confirmed, at)
-        if self._stream is not None:
-            self._stream.confirm(at)
+        if self.stream.con is not None:
+            self.stream.confirm(at)
 
-    def batches(self, until: int | None, idle: float) -> Iterator[Cut | None]:
+    def batches(self, idle: float) -> Iterator[Cut | None]:
         """Batches until everything before LSN `until` has come; the caller confirms."""
         assert self.con is not None
-        assert until is not None
-        patience = Patience(self.server, self.slot)
+        server, slot, intake = self.stream.server, self.stream.slot, self.stream.intake
+        patience = Patience(server, slot)
         try:
-            with self.server.talking(f"read slot {self.slot}"):
-                while self.intake.at < until:
-                    error = yield from self._answered(self.con, min(self.intake.at + PIECE, until))
+            with server.talking(f"read slot {slot}"):
+                while intake.at < self.until:
+                    error = yield from self._answered(self.con, min(intake.at + PIECE, self.until))
                     if isinstance(error, _NO_ROOM):
                         self.con.close()
-                        self._stream = Stream(self.server, self.slot, self.publication, self.intake)
-                        self._stream.start()
-                        yield from self._stream.batches(until, idle)
+                        self.stream.start()
+                        yield from self.stream.batches(idle, self.until)
                         return
                     if error is not None:
                         patience.wait(error)
-                    self.reached = self.intake.at
                     self._move(self.con)
         finally:
-            self.intake.close()
+            intake.close()
 
     def _answered(self, con: Connection, stop: int) -> Generator[Cut, None, psycopg.Error | None]:
         """All that commits before LSN `stop`, in batches; or nothing, and the server's error."""
-        options = f"'proto_version', '1', 'publication_names', {literal(ident(self.publication))}"
-        slot, upto = literal(self.slot), literal(lsn_text(stop))
+        options = f"'proto_version', '1', 'publication_names', {literal(ident(self.stream.publication))}"
+        slot, upto = literal(self.stream.slot), literal(lsn_text(stop))
         query = f"SELECT data FROM pg_logical_slot_peek_binary_changes({slot}, {upto}, NULL, {options})"
         con.pgconn.send_query(f"COPY ({query}) TO STDOUT (FORMAT binary)".encode())
         if (error := _result(con.pgconn)) is not None:
@@ -101,27 +93,26 @@ class Backlog:
             if lengths and lengths[-1] == _END:
                 lengths.pop()
             if lengths:
-                for item in self.intake.take(selected(data, lengths, _HEAD)):
+                for item in self.stream.intake.take(selected(data, lengths, _HEAD)):
                     assert not isinstance(item, bytes)
                     yield item
         if (error := _result(con.pgconn)) is not None:
             if head:
                 return error
             raise error
-        yield self.intake.cut(max(stop, self.intake.place.end))
+        yield self.stream.intake.cut(max(stop, self.stream.intake.place.end))
         return None
 
     def _move(self, con: Connection) -> None:
         """Tells the server what is durable here."""
         if self.confirmed > self._moved:
-            place = [self.slot, lsn_text(self.confirmed)]
+            place = [self.stream.slot, lsn_text(self.confirmed)]
             con.execute("select pg_replication_slot_advance(%s, %s::pg_lsn)", place)
             self._moved = self.confirmed
 
     def close(self) -> None:
         """Ends what the server still puts together, and gives back the connections."""
-        if self._stream is not None:
-            self._stream.close()
+        self.stream.close()
         con, self.con = self.con, None
         if con is not None:
             if not con.closed and con.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:

@@ -62,6 +62,8 @@ class Intake:
     at: int
     types: Callable[[Sequence[int]], Mapping[int, str]]
     place: Place = field(default_factory=Place)
+    reached: int = 0
+    """Everything before this LSN has come."""
     began: float = 0.0
     """When the first change since the last batch came; 0 if there is none."""
     _targets: dict[int, Target | None] = field(default_factory=dict)

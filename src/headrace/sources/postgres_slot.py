@@ -43,10 +43,10 @@ class Patience:
 
     server: Server
     slot: str
-    until: float = field(default_factory=time.monotonic)
+    until: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.until += min(self.server.timeout, 20.0)
+        self.until = time.monotonic() + min(self.server.timeout, 20.0)
 
     def wait(self, error: psycopg.Error) -> None:
         """Returns after a moment if somebody else has the slot; raises other errors, and that one at last."""

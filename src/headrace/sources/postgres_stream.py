@@ -42,8 +42,6 @@ class Stream:
     intake: Intake
     con: Connection | None = None
     confirmed: int = 0
-    reached: int = 0
-    """Everything before this LSN has come."""
     _ended: bool = False
 
     def start(self) -> None:
@@ -72,7 +70,7 @@ class Stream:
         with self.server.talking("confirm"):
             self._tell()
 
-    def batches(self, until: int | None, idle: float) -> Iterator[Cut | None]:
+    def batches(self, idle: float, until: int | None = None) -> Iterator[Cut | None]:
         """Batches until everything before LSN `until` has come; None when idle.
 
         Without `until` for ever: what has come is handed out when nothing came for `idle` seconds. The caller
@@ -80,11 +78,11 @@ class Stream:
         """
         try:
             with self.server.talking(f"read slot {self.slot}"):
-                yield from self._batches(until, idle)
+                yield from self._batches(idle, until)
         finally:
             self.intake.close()
 
-    def _batches(self, until: int | None, idle: float) -> Iterator[Cut | None]:
+    def _batches(self, idle: float, until: int | None) -> Iterator[Cut | None]:
         assert self.con is not None
         intake = self.intake
         while True:
@@ -104,7 +102,7 @@ class Stream:
                 read = self._alive(item)
                 if intake.place.open is not None:
                     continue
-                self.reached = max(self.reached, read, intake.place.end)
+                intake.reached = max(intake.reached, read, intake.place.end)
                 if read - intake.at >= SEGMENT if until is None else read >= until:
                     yield intake.cut(max(read, intake.place.end, intake.at))
                     if until is not None:
