@@ -21,7 +21,7 @@ from headrace.errors import Refused
 from headrace.sources import unpack
 from headrace.sources.how import How
 from headrace.sources.inspect import FileInspector, Past, has_rows
-from headrace.sources.text import SAMPLE
+from headrace.sources.text import SAMPLE, TAIL, TextScan
 
 SharedData = Callable[[str], Path]
 TABLE = "id,name,day\n" + "".join(f"{i},name {i},2024-01-{i % 28 + 1:02d}\n" for i in range(300))
@@ -134,6 +134,17 @@ def test_quotes_that_come_after_the_sample() -> None:
     songs = '7\t"Heroes" (song)\n8\t"Weird Al" Y\n9\t"Heroes"\n'
     assert look((tabs + songs).encode())["quote"] is None
     assert look((songs + tabs).encode())["quote"] is None
+
+
+@pytest.mark.parametrize("chunk", [1, 5_003, TAIL, 3 * TAIL])
+def test_the_end_is_known_however_the_text_comes(chunk: int) -> None:
+    data = b"".join(b"%d,text\n" % n for n in range(5_000 if chunk == 1 else 70_000))
+    scan = TextScan(How(), "csv")
+    for at in range(0, len(data), chunk):
+        scan.feed(data[at : at + chunk])
+    scan.finish()
+    assert scan.tail == data[-TAIL:]
+    assert scan.final_newline
 
 
 @pytest.mark.parametrize("chunk", [1 << 20, 97])

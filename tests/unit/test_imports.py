@@ -33,7 +33,7 @@ DRIVERS = {
     "duckdb": ("engines", "sources/sql_rows", "sinks/duckdb_file"),
     "_duckdb": ("engines",),
     "deltalake": ("store/delta", "sinks"),
-    "arro3": ("store/delta", "sources", "sinks", "engines/duckdb/staging/decoded"),
+    "arro3": ("store/delta", "sources", "sinks", "engines/duckdb"),
     "sqlglot": ("sql",),
     "sqlalchemy": ("catalog", "sources/sql_rows"),
     "alembic": ("catalog",),

@@ -251,6 +251,27 @@ def test_a_batch_overflow_hidden_in_common_parts_breaks_only_its_row() -> None:
     assert got == [(2, ""), (2147483647, "low;sum;")]
 
 
+@pytest.mark.parametrize("sign", ["=", "<>", "<", "<=", ">", ">="])
+def test_a_date_beside_a_timestamp_is_its_midnight_in_utc(sign: str) -> None:
+    rules = {"first": {"check": f"d {sign} t"}, "second": {"check": f"NOT (t {sign} d)"}}
+    columns = {"d": {"type": "date"}, "t": {"type": "timestamp"}}
+    con = connect()
+    con.execute(
+        "CREATE TEMP TABLE staged AS SELECT d, t, 's' _source, 'f' _file, 1 _line, now() _ingested_at FROM "
+        "(VALUES ('2024-03-31', '2024-03-30 23:59:59.999999'), ('2024-03-31', '2024-03-31 00:00'), "
+        "('2024-03-31', '2024-03-31 02:00:00+02'), ('0001-01-01', '9999-12-31 23:59'), "
+        "('2024-03-31', '')) v(d, t)"
+    )
+    sql = checked_sql(compile_table("t", table(columns, rules=rules)))
+    assert 'make_timestamptz(epoch_us(TRY_CAST("d"' in sql
+    # what DuckDB makes of it where it knows nothing of the columns
+    plain = f"d::TIMESTAMPTZ {sign} t AS first, NOT (t {sign} d::TIMESTAMPTZ) AS second"
+    found = con.execute(f"SELECT _broken, {plain} FROM ({sql})").fetchall()
+    assert len(found) == 5
+    for broken, first, second in found:
+        assert broken == ("" if first else "first;") + ("" if second else "second;")
+
+
 def test_zones_without_changes_need_no_care() -> None:
     assert change_hours("Asia/Kolkata") == ()
     assert set(change_hours("Europe/Berlin") or ()) <= {0, 1, 2, 3, 4}

@@ -47,6 +47,32 @@ def text_of(alphabet: str, size: int = 12) -> st.SearchStrategy[list[str]]:
 SPACES = " \t\n\r\v\f\u00a0\ufeff"
 
 
+@given(
+    st.lists(
+        st.tuples(st.text(SPACES, max_size=3), st.text(max_size=3), st.text(SPACES, max_size=3)).map("".join),
+        min_size=1,
+        max_size=200,
+    )
+)
+@QUICK
+def test_a_text_loses_its_white_space_and_nothing_else(texts: list[str]) -> None:
+    marks = [
+        "e\u0301 ",
+        " \u0301e",
+        "a\u00a0\u0301",
+        "\u0600 ",
+        "a\u200d ",
+        "\r\na",
+        "a\r\n",
+        "~ ",
+        " ~",
+        "!",
+    ]
+    given_ = [text.replace("\0", "") for text in [*texts, *marks]]
+    for text, (value, good) in zip(given_, cast(given_, type="text", clean=["trim"]), strict=True):
+        assert (value, good) == (text.strip(SPACES) or None, True), text
+
+
 def python_decimal(text: str, digits: int, scale: int) -> Decimal | None:
     """The number, if `text` is plain and fits without losing a digit."""
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text, re.ASCII):

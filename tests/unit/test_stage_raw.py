@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import zipfile
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headrace.engines.duckdb import raw
 from headrace.engines.duckdb.raw import Records, as_text, open_plain, raw_lines
 
 WANTED = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), max_size=6)
@@ -23,8 +25,9 @@ WANTED = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), max_size=6)
     st.sampled_from(["utf-8", "utf-16-le", "utf-16-be"]),
     st.booleans(),
     WANTED,
+    st.sampled_from([2, 7, raw.BLOCK]),
 )
-def test_records_are_their_lines(tmp_path, lines, newline, encoding, final, wanted):
+def test_records_are_their_lines(tmp_path, lines, newline, encoding, final, wanted, block):
     path = tmp_path / "x"
     ended = [(line + newline).encode(encoding) for line in lines]
     if ended and not final:
@@ -32,7 +35,8 @@ def test_records_are_their_lines(tmp_path, lines, newline, encoding, final, want
     path.write_bytes(b"".join(ended))
     end = newline.encode(encoding)
     expected = [b"".join(ended[first - 1 : first - 1 + count]).removesuffix(end) for first, count in wanted]
-    assert raw_lines(path, {"newline": newline, "encoding": encoding}, wanted) == expected
+    with patch.object(raw, "BLOCK", block):
+        assert raw_lines(path, {"newline": newline, "encoding": encoding}, wanted) == expected
 
 
 def test_packed_files_give_the_same(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import deque
 from io import BytesIO
 from typing import Literal
 
@@ -33,7 +34,6 @@ class TextScan:
         self.how = how
         self.kind = kind
         self.sample = bytearray()
-        self.tail = b""
         self.size = 0
         self.newlines = 0
         self.returns = 0
@@ -45,6 +45,12 @@ class TextScan:
         self._encoding = ""
         self._wide: codecs.IncrementalDecoder | None = None
         self._strict: codecs.IncrementalDecoder | None = codecs.getincrementaldecoder("utf-8")()
+        self._last: deque[bytes] = deque()
+        """The newest chunks, as many as hold the tail: to cut it out of each costs as much as counting."""
+        self._held = 0
+        """Bytes of these."""
+        self._edge = b""
+        """The last eight bytes."""
         self._line = b""
         self._good = self._bad = False
         """Some text beyond ASCII is, or is not, UTF-8."""
@@ -73,6 +79,11 @@ class TextScan:
         return texts.json_found(self)
 
     @property
+    def tail(self) -> bytes:
+        """The last 128 KB, or all if there is less."""
+        return b"".join(self._last)[-TAIL:]
+
+    @property
     def newline(self) -> str:
         if self.newlines == 0 and self.returns:
             return "\r"
@@ -80,7 +91,7 @@ class TextScan:
 
     @property
     def final_newline(self) -> bool:
-        return self.tail.endswith(b"\r" if self.newline == "\r" else b"\n")
+        return self._edge.endswith(b"\r" if self.newline == "\r" else b"\n")
 
     @property
     def lines(self) -> int:
@@ -140,8 +151,12 @@ class TextScan:
             self.returns += data.count(b"\r")
         if not self.nul:
             self.nul = b"\0" in data
-        before = self.tail[-8:] or b"\n"
-        self.tail = data[-TAIL:] if len(data) >= TAIL else (self.tail + data)[-TAIL:]
+        before = self._edge or b"\n"
+        self._edge = data[-8:] if len(data) >= 8 else (self._edge + data)[-8:]
+        self._last.append(data)
+        self._held += len(data)
+        while self._held - len(self._last[0]) >= TAIL:
+            self._held -= len(self._last.popleft())
         if self.dialect:
             self._count_quotes(before, data, self.dialect)
         if not self._wide and not (self.how.encoding and not self.how.encoding.startswith("utf-8")):
@@ -182,7 +197,7 @@ class TextScan:
         if found is None or found.row_end or found.quote == "'" or self.how.quote is not None:
             return
         if self.quotes:
-            closes = self._closes + self.tail.endswith(b'"')
+            closes = self._closes + self._edge.endswith(b'"')
             encloses = self._opens > 0 and (found.delimiter in ",;" or closes >= 0.7 * self._opens)
             if encloses != (found.quote is not None):
                 self.dialect = self._sniffed('"' if encloses else "")

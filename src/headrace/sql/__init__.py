@@ -1,6 +1,6 @@
 """Contracts compiled to SQL: exact casts, rules, dedup order, set rules and lineage."""
 
-from .checked import RowTest, checked_sql, row_tests
+from .checked import RowTest, checked_sql, row_tests, unspoken
 from .expect import Expectation, expectations
 from .language import Expression, columns_of
 from .lineage import lineage
@@ -21,5 +21,6 @@ __all__ = [
     "lineage",
     "order_by",
     "row_tests",
+    "unspoken",
     "winners_sql",
 ]

@@ -98,6 +98,13 @@ def _filtered(step: TableStep, carried: bool) -> str:
     return " OR ".join(f"({each})" for each in filtered) or "false"
 
 
+def unspoken(step: TableStep) -> set[str]:
+    """Those of `_warned`, `_stopped` and `_filtered` that no row of this step can have."""
+    severities = {test.severity for test in row_tests(step)}
+    found = {column for column, word in (("_warned", "warn"), ("_stopped", "stop")) if word not in severities}
+    return found | ({"_filtered"} if _filtered(step, carried=False) == "false" else set())
+
+
 def _named(columns: Mapping[str, str]) -> list[str]:
     return [f"{sql} AS {column}" for column, sql in columns.items()]
 

@@ -93,10 +93,15 @@ def _skeleton(pattern: str) -> str:
     return re.sub("[A-Za-z]+", "a", re.sub("0+", "0", plain))
 
 
+def takes_iso(formats: list[str]) -> bool:
+    """Whether an ISO date is one: no format claims its shape."""
+    return not any(re.fullmatch(shape(f), "2001-02-03") for f in formats)
+
+
 def date(text: str, formats: list[str]) -> Branches:
     """`formats`, and ISO dates (also with a midnight time) unless a format claims their shape."""
     branches = _by_format(text, formats, lambda moment, _: f"CAST({moment} AS DATE)")
-    if not any(re.fullmatch(shape(f), "2001-02-03") for f in formats):
+    if takes_iso(formats):
         midnight = rf"{_ISO_DATE}(?:[ T]00:00(?::00(?:\.0+)?)?)?"
         branches.append((_iso(text, midnight), f"TRY_CAST(substr({text}, 1, 10) AS DATE)"))
     return branches

@@ -29,8 +29,13 @@ def trimmed(text: str) -> str:
 
 
 def padded(text: str) -> str:
-    """True if `text` has white space at an end; cheaper than trimming and comparing."""
-    return f"regexp_matches({text}, '^{_EDGE}|{_EDGE}$')"
+    """True if `text` has white space at an end; cheaper than trimming and comparing.
+
+    Most texts begin and end with a visible ASCII character, which shows at a third of the pattern's cost: to
+    `reverse` a text keeps characters that belong together, but none of white space joins a visible one.
+    """
+    visible = f"{text} BETWEEN '!' AND '~' AND reverse({text}) BETWEEN '!' AND '~'"
+    return f"CASE WHEN {visible} THEN false ELSE regexp_matches({text}, '^{_EDGE}|{_EDGE}$') END"
 
 
 def full_match(text: str, pattern: str) -> str:

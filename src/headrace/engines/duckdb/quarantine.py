@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arro3.core import Array, DataType, Table
+
 from ...core import Frame, Landed, RawInput, TableAt
 from .corrections import Corrected, kept_sql, same_origin
 from .frame import DuckFrame, Session, casts, count, fresh, table_sql, text
@@ -85,20 +87,21 @@ def fill(
     else:
         con.execute(f"CREATE TEMP TABLE odd_rows AS {source}")
     made: list[str] = []
-    for start, rows, texts in _raw_texts(con, files, count(con, "odd_rows")):
+    for start, lines in _raw_texts(con, files, count(con, "odd_rows")):
         sql = (
             f"SELECT o._file, o._line, o._source, o._ingested_at, {epoch}::BIGINT AS _epoch, "
             "rtrim(o.rules, ';') AS rules, coalesce(o.raw, r.raw, o.fields) AS raw, o.fields, "
             f"o.correction{', o.key, o.sequence' if keyed else ''} FROM odd_rows o LEFT JOIN "
-            "(SELECT unnest(?::BIGINT[]) AS row, unnest(?::VARCHAR[]) AS raw) r ON r.row = o.rowid "
-            f"WHERE {_within(start)}"
+            f"raw_lines r ON r.row = o.rowid WHERE {_within(start)}"
         )
         sql = sql if start else f"{sql} UNION ALL {rejected}"
+        con.register("raw_lines", lines)
         if large:
             made.append(text(str(scratch / f"{fresh('quarantine')}.parquet")))
-            con.execute(f"COPY ({sql}) TO {made[-1]} ({SCRATCH})", [rows, texts])
+            con.execute(f"COPY ({sql}) TO {made[-1]} ({SCRATCH})")
         else:
-            con.execute(f"CREATE TEMP TABLE quarantine AS {sql}", [rows, texts])
+            con.execute(f"CREATE TEMP TABLE quarantine AS {sql}")
+        con.unregister("raw_lines")
     con.execute(f"DROP {'VIEW' if large else 'TABLE'} odd_rows")
     con.execute("DROP TABLE raw_files")
     if large:
@@ -162,8 +165,9 @@ def _odd_sql(odd: str, corrections: str | None) -> str:
         known = "c.raw, CASE WHEN len(c.changed) > 0 THEN c.number END AS correction"
         join = f" LEFT JOIN {corrections} c ON {same_origin('o', 'c')}"
     breaks = f"(length({BREAKS}) - length(replace({BREAKS}, p.mark, ''))) // 2"
+    lines = f"CASE WHEN contains(o.fields, p.mark) THEN 1 + {breaks} ELSE 1 END"
     return (
-        f"SELECT o.*, {known}, p.place, 1 + coalesce({breaks}, 0) AS n FROM {odd} o{join} "
+        f"SELECT o.*, {known}, p.place, {lines} AS n FROM {odd} o{join} "
         "LEFT JOIN raw_files p ON p.s = o._source AND p.f = o._file "
         "AND p.t IS NOT DISTINCT FROM o._ingested_at"
     )
@@ -173,30 +177,28 @@ def _within(start: int) -> str:
     return f"o.rowid >= {start} AND o.rowid < {start + PORTION}"
 
 
-def _raw_texts(
-    con: DuckDBPyConnection, files: Sequence[File], total: int
-) -> Iterator[tuple[int, list[int], list[str]]]:
-    """For each portion of `odd_rows`: its first row; places and exact lines of those whose files have lines.
+def _raw_texts(con: DuckDBPyConnection, files: Sequence[File], total: int) -> Iterator[tuple[int, Table]]:
+    """For each portion of `odd_rows`: its first row; `row` and exact line, `raw`, where its file has lines.
 
     Rows stand in the order of their files and lines: each file is read once. The lines of the next portion
     are read in another thread while the caller stores the last ones.
     """
     lines = _Lines(files)
 
-    def portion(start: int) -> tuple[int, list[int], Future[list[str]]]:
+    def portion(start: int) -> tuple[int, Future[Table]]:
         wanted = con.execute(
             f"SELECT o.rowid, o.place, o._line, o.n FROM odd_rows o WHERE {_within(start)} "
             "AND o.place IS NOT NULL AND o.raw IS NULL ORDER BY o.place, o._line"
         ).fetchall()
-        return start, [row for row, *_ in wanted], reader.submit(lines.of, [spot for _, *spot in wanted])
+        return start, reader.submit(lines.of, wanted)
 
     with closing(lines), ThreadPoolExecutor(1, "lines") as reader:
         coming = portion(0)
         for start in range(PORTION, total + PORTION, PORTION):
-            here, rows, texts = coming[0], coming[1], coming[2].result()
+            here, table = coming[0], coming[1].result()
             if start < total:
                 coming = portion(start)
-            yield here, rows, texts
+            yield here, table
 
 
 class _Lines:
@@ -207,16 +209,17 @@ class _Lines:
         self._place = -1
         self._file: Records | None = None
 
-    def of(self, spots: Sequence[Sequence[int]]) -> list[str]:
-        """Of each (place of the file, first line, lines) the text."""
+    def of(self, wanted: Sequence[tuple[int, int, int, int]]) -> Table:
+        """Of each (row, place of its file, first line, lines) the row and the text."""
         found = []
-        for place, line, lines in spots:
+        for _, place, line, lines in wanted:
             _, landed, path = self.files[place]
             if self._file is None or place != self._place:
                 self.close()
                 self._place, self._file = place, Records(path, landed.format)
             found.append(as_text(self._file.at(line, lines), str(landed.format.get("encoding") or "utf-8")))
-        return found
+        rows = Array([row for row, *_ in wanted], DataType.int64())
+        return Table.from_pydict({"row": rows, "raw": Array(found, DataType.string())})
 
     def close(self) -> None:
         if self._file is not None:

@@ -7,7 +7,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -85,19 +85,23 @@ def line_end(form: Mapping[str, Any]) -> bytes:
 
 def lines(stream: BinaryIO, end: bytes) -> Iterator[bytes]:
     """Physical lines, each with its end; together they are the stream's bytes."""
-    return iter(stream) if end == b"\n" else _cut(stream, end)
+    return iter(stream) if end == b"\n" else chain.from_iterable(_blocks(stream, end))
 
 
-def _cut(stream: BinaryIO, end: bytes) -> Iterator[bytes]:
+def _blocks(stream: BinaryIO, end: bytes) -> Iterator[list[bytes]]:
+    """The same lines, as many at a time as a block holds: in lists, which costs half of one by one."""
     rest = b""
-    width = len(end)
-    while block := stream.read(BLOCK):
-        parts = (rest + block).split(end) if width == 1 else _split_wide(rest + block, end)
-        rest = parts.pop()
-        for part in parts:
-            yield part + end
+    while block := stream.read(max(BLOCK, len(rest))):
+        data = rest + block
+        if end == b"\n":
+            found = io.BytesIO(data).readlines()
+            rest = b"" if data.endswith(end) else found.pop()
+        else:
+            *parts, rest = data.split(end) if len(end) == 1 else _split_wide(data, end)
+            found = [part + end for part in parts]
+        yield found
     if rest:
-        yield rest
+        yield [rest]
 
 
 def _split_wide(data: bytes, end: bytes) -> list[bytes]:
@@ -134,30 +138,26 @@ class Records:
     def _start(self) -> None:
         self.close()
         self._stream = open_plain(self._path, self._form.get("compression"))
-        self._lines = lines(self._stream, self._end)
-        self._next = 1
-        self._kept: list[bytes] = []  # lines just before `_next`, for records that overlap
+        self._blocks = _blocks(self._stream, self._end)
+        self._first = 1
+        self._held: list[bytes] = []  # lines from `_first` on: of the block last read, and before as needed
 
     def at(self, first: int, count: int) -> bytes:
         """The record of `count` lines from line `first` (from 1) on; `b""` past the end of the file.
 
         Line ends inside it stay, its last one does not.
         """
-        if first < self._next - len(self._kept):
+        if first < self._first:
             self._start()
-        if first >= self._next:
-            self._kept = []
-            if first > self._next:
-                next(islice(self._lines, first - self._next - 1, None), None)
-            self._next = first
-        else:
-            self._kept = self._kept[first - (self._next - len(self._kept)) :]
-        missing = first + count - self._next
-        if missing > 0:
-            more = list(islice(self._lines, missing))
-            self._kept += more
-            self._next += len(more)
-        return bare(b"".join(self._kept[:count]), self._end)
+        while first + count > self._first + len(self._held):
+            block = next(self._blocks, None)
+            if block is None:
+                break
+            gone = min(first - self._first, len(self._held))
+            self._first += gone
+            self._held = [*self._held[gone:], *block] if gone < len(self._held) else block
+        start = first - self._first
+        return bare(b"".join(self._held[start : start + count]), self._end)
 
     def close(self) -> None:
         if self._stream is not None:

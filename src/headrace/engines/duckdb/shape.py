@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...sql import TableStep, checked_sql
+from ...sql import TableStep, checked_sql, unspoken
 from ...sql.changes import key_sql
 from .frame import ident
 from .staging.parts import Shape
@@ -49,7 +49,8 @@ def shape_of(step: TableStep, dialect: str, large: int = LARGE) -> Shape:
         checked = checked_sql(step, dialect, "headrace_texts")
         return f"WITH headrace_texts AS ({source}) SELECT {', '.join(shown)} FROM ({checked})"
 
-    return Shape(columns, sql, large)
+    constant = {c: "false" if c == "_filtered" else "NULL::VARCHAR" for c in sorted(unspoken(step))}
+    return Shape(columns, sql, large, constant)
 
 
 def _struct(names: Sequence[str]) -> str:

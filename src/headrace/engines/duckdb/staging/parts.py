@@ -19,6 +19,8 @@ SCRATCH = (
 )
 """How rows are kept on disk: written once and read a few times, so that writing must be cheap. Dictionaries
 of many entries, bloom filters and the encodings of version 1 cost a fifth of a refinement."""
+VECTOR = 2_048
+"""Rows of a vector of DuckDB: a row group may have so many more or fewer than it should, not to be cut."""
 TREE = 2_048  # up to so many boundaries a line shift is a CASE tree, beyond that a join
 
 
@@ -83,6 +85,8 @@ class Shape:
     """(query of texts, their names, other columns of it to carry along) → query of `columns` and those."""
     large: int
     """Bytes of input from which rows are kept on disk, as Parquet."""
+    constant: Mapping[str, str] = field(default_factory=dict)
+    """Those of `columns` that are the same in all rows, and their SQL: stored, each costs as a text does."""
 
 
 @dataclass(slots=True)
@@ -160,8 +164,11 @@ class Stage:
         self.scratch.mkdir(parents=True, exist_ok=True)
         return self.scratch / f"{self.into}-{self._serial}-{name}"
 
-    def keep(self, part: Part, query: str, paths: Sequence[str]) -> None:
-        """Runs a reader's query (`{paths}` stands for the files) into the part's table, shaped if wanted."""
+    def keep(self, part: Part, query: str, paths: Sequence[str], piece: int = 0) -> None:
+        """Runs a reader's query (`{paths}` stands for the files) into the part's table, shaped if wanted.
+
+        `piece` rows, if that is known, are about what the reader gives to a thread at a time.
+        """
         listed = "[" + ", ".join(text(path) for path in paths) + "]"
         query = query.replace("{paths}", listed)
         if self.shape is not None:
@@ -169,17 +176,26 @@ class Stage:
             query = f"SELECT {', '.join([*names, *part.carried])} FROM ({query})"
             query = self.shape.sql(query, self.wanted.names, part.carried)
             part.shaped = True
-        self.store(part.table, query, sum(file.landed.bytes for file in part.files))
+        self.store(part.table, query, sum(file.landed.bytes for file in part.files), piece)
 
-    def store(self, table: str, query: str, size: int) -> None:
-        """Keeps the rows of `query` in order under `table`, with their `rowid`; on disk if they are many."""
+    def store(self, table: str, query: str, size: int, piece: int = 0) -> None:
+        """Keeps the rows of `query` in order under `table`, with their `rowid`; on disk if they are many.
+
+        A row group is a piece of what is read: rows of one that were cut differently would be copied once
+        more, under a lock that all threads wait for.
+        """
         if self.shape is None or size < self.shape.large:
             self.con.execute(f"CREATE TEMP TABLE {ident(table)} AS {query}")
             return
         path = text(str(self.path("rows.parquet")))
-        self.con.execute(f"COPY ({query}) TO {path} ({SCRATCH})")
+        group = f", ROW_GROUP_SIZE {max(1, round(piece / VECTOR)) * VECTOR}" if piece else ""
+        known = self.shape.constant
+        left = f" EXCLUDE ({', '.join(map(ident, known))})" if known else ""
+        given = "".join(f", {sql} AS {ident(name)}" for name, sql in known.items())
+        self.con.execute(f"COPY (SELECT *{left} FROM ({query})) TO {path} ({SCRATCH}{group})")
         self.con.execute(
-            f"CREATE TEMP VIEW {ident(table)} AS SELECT *, file_row_number AS rowid FROM read_parquet({path})"
+            f"CREATE TEMP VIEW {ident(table)} AS SELECT *{given}, file_row_number AS rowid "
+            f"FROM read_parquet({path})"
         )
 
     def count(self, file: StagedFile, rows: int) -> None:

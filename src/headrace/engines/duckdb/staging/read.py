@@ -31,6 +31,8 @@ FAILED = (duckdb.Error, UnicodeDecodeError, RuntimeError)
 """What DuckDB raises where it cannot read a file at all."""
 CUT = 9_000  # a rejected line is reported up to 10,000 characters: a longer one may have swallowed anything
 LONG_LINE = 64 << 20
+PIECE = 8_000_000
+"""Bytes of a file that DuckDB's reader gives to a thread at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def load(stage: Stage, part: Part, group: Sequence[Reading], query: str, opts: s
         f"read_csv({{paths}}, {opts}{', filename=true' if several else ''}, "
         f"store_rejects=true, rejects_table={text(errors)}, rejects_scan={text(scans)})"
     )
-    stage.keep(part, query.replace("{source}", source), [str(r.path) for r in group])
+    stage.keep(part, query.replace("{source}", source), [str(r.path) for r in group], _piece(group))
     by_path = {str(r.path): r for r in group}
     if several:
         counted = f"SELECT _f, min(rowid), count(*) FROM {ident(part.table)} GROUP BY _f"
@@ -129,3 +131,11 @@ def load(stage: Stage, part: Part, group: Sequence[Reading], query: str, opts: s
         by_path[path].broken.append(Broken(line, start, fault, kind, raw or ""))
     con.execute(f"DROP TABLE {ident(errors)}")
     con.execute(f"DROP TABLE {ident(scans)}")
+
+
+def _piece(group: Sequence[Reading]) -> int:
+    """Rows in a piece of these files, about; 0 if that cannot be told."""
+    if any(reading.form.get("compression") for reading in group):
+        return 0
+    lines = sum(int(reading.form.get("lines") or 0) for reading in group)
+    return PIECE * lines // (sum(reading.path.stat().st_size for reading in group) or 1)
