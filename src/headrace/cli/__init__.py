@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 import warnings
@@ -15,6 +16,9 @@ INCOMPLETE = 3
 STOPPED = 4
 UNBALANCED = 5
 INTERRUPTED = 130
+
+GARBAGE = 50_000
+"""New objects between two looks for cycles among them: by default start-up alone has hundreds of looks."""
 
 DISK = {
     errno.EACCES: "give this user the right to write there (chown, chmod), or name another place",
@@ -29,6 +33,7 @@ DISK = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code, which is 0 only if all it did holds (docs/cli.md)."""
     args = list(sys.argv[1:] if argv is None else argv)
+    gc.set_threshold(GARBAGE)
     debug = "--debug" in args or os.environ.get("HEADRACE_DEBUG") == "1"
     try:
         return _command(args, debug)

@@ -33,9 +33,7 @@ Names = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str
 class Model(BaseModel):
     """Unknown keys are refused; instances are immutable."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Column(Model):

@@ -5,11 +5,15 @@ In a file: `# yaml-language-server: $schema=<path or address of pipeline.schema.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from .contract import TYPES, Contract
+from .contract import TYPES, Contract, Model
 from .pipeline import PipelineConfig
 
 Kind = Literal["pipeline", "contract"]
@@ -17,9 +21,11 @@ Kind = Literal["pipeline", "contract"]
 
 def json_schema(kind: Kind) -> dict[str, Any]:
     """The schema (draft 2020-12) of a pipeline file or a contract file, as the loader takes them."""
-    model = PipelineConfig if kind == "pipeline" else Contract
+    model: type[Model] = PipelineConfig if kind == "pipeline" else Contract
     schema = model.model_json_schema(by_alias=True, mode="validation")
     definitions = schema["$defs"]
+    for each in _models(Model):
+        _describe(each, schema if each is model else definitions.get(each.__name__, {}))
     _column(definitions["Column"])
     contract = schema if kind == "contract" else definitions["Contract"]
     columns = contract["properties"]["columns"]
@@ -28,6 +34,24 @@ def json_schema(kind: Kind) -> dict[str, Any]:
         _pipeline(schema, definitions)
     _allow_references(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": f"Headrace {kind}"}
+
+
+def _models(base: type[Model]) -> Iterator[type[Model]]:
+    for model in base.__subclasses__():
+        yield model
+        yield from _models(model)
+
+
+def _describe(model: type[Model], schema: dict[str, Any]) -> None:
+    """Fields are described by the texts below them: pydantic would read these whenever it is imported."""
+    for kind in reversed(model.__mro__[: model.__mro__.index(Model)]):
+        body = cast(ast.ClassDef, ast.parse(inspect.getsource(kind)).body[0]).body
+        for field, below in pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                name = cast(ast.Name, field.target).id
+                shown = schema.get("properties", {}).get(model.model_fields[name].alias or name)
+                if shown is not None:
+                    shown["description"] = inspect.cleandoc(ast.literal_eval(below.value))
 
 
 def _column(column: dict[str, Any]) -> None:
