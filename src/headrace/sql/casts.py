@@ -18,7 +18,7 @@ from headrace.errors import ConfigError
 from headrace.spec.contract import Column
 
 from . import dates, numeric
-from .text import both, case, full_match, listed, literal, name, padded, trimmed
+from .text import both, case, full_match, listed, literal, name, padded, trimmed, visible
 from .zones import to_utc
 
 Branches = list[tuple[str, str]]
@@ -115,7 +115,7 @@ def _texts(column: str, spec: Column, raw: str, missing: str, nulls: list[str]) 
             case((f"{text} IN ({listed(nulls)})", "NULL"), otherwise=text) if nulls else text
             for text in (raw, trimmed(raw))
         ]
-        texts = [case((padded(raw), inner), otherwise=bare)]
+        texts = [case((visible(raw), bare), (padded(raw), inner), otherwise=bare)]
 
     def latest() -> str:
         return name(f"text{len(texts)}${column}")
