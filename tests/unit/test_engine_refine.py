@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from headrace.core import Outcome, TableAt, Write
 from headrace.engines.duckdb import DuckEngine, quarantine, repeated
 from headrace.engines.duckdb.masks import decrypt
+from headrace.engines.duckdb.staging.parts import VECTOR
+from headrace.engines.duckdb.staging.read import PIECE
 from headrace.errors import ConfigError, DataError
 from headrace.spec.pipeline import TableSpec
 from headrace.sql import TableStep, compile_table
@@ -92,6 +94,24 @@ def test_bad_rows_of_several_files_and_portions_keep_their_own_lines(
     found = {(row["_file"], row["_line"]): row["raw"] for row in rows_of(outcome.frames["quarantine"])}
     assert found == expected
     assert balanced(outcome)
+
+
+def test_rows_on_disk_are_not_cut_otherwise_than_they_are_read(tmp_path: Path) -> None:
+    """Else DuckDB copies them once more, which costs a sixth of a refinement; no result would tell."""
+    lines = [f"{n},{'x' * 200},1,2020-01-01 00:00:00" for n in range(120_000)]
+    path = write(tmp_path / "a.csv", HEAD, *lines)
+    pieces = path.stat().st_size / PIECE
+    with DuckEngine(tmp_path / "scratch", threads=2) as made:
+        made.large = path.stat().st_size
+        assert run(made, step_of(ORDERS), [raw_input("orders", path)]).read == len(lines)
+        (rows,) = made.scratch.glob("*-rows.parquet")
+        groups = made.session.con.execute(
+            "SELECT any_value(row_group_num_rows) FROM parquet_metadata(?) GROUP BY row_group_id "
+            "ORDER BY row_group_id",
+            [str(rows)],
+        ).fetchall()
+    assert len(groups) == -(-pieces // 1) > 3
+    assert all(abs(group - len(lines) / pieces) < VECTOR for (group,) in groups[:-1])
 
 
 def test_rows_quarantine_and_counts(engine: DuckEngine, tmp_path: Path) -> None:
