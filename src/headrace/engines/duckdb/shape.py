@@ -25,6 +25,8 @@ def shape_of(step: TableStep, dialect: str, large: int = LARGE) -> Shape:
     Changes have `_unchanged` and, where broken, `_key`; those that lack values keep their texts as well."""
     changes = step.spec.changes is not None
     beside = [*step.beside, *(["_unchanged"] if changes else [])]
+    never = unspoken(step)
+    said = "_broken" if "_stopped" in never else "_broken || _stopped"
     columns = [*step.columns, *VERDICTS, *beside, *(["_key"] if changes else [])]
 
     def sql(query: str, texts: Sequence[str], carried: Sequence[str]) -> str:
@@ -37,10 +39,10 @@ def shape_of(step: TableStep, dialect: str, large: int = LARGE) -> Shape:
             f"FROM ({query})"
         )
         # a validator of the project may still refuse any row
-        broken = "true" if step.spec.steps else "_broken <> '' OR _stopped <> ''"
+        broken = "true" if step.spec.steps else f"{said} <> ''"
         kept = f"{broken} OR _unchanged IS NOT NULL" if changes else broken
         shown = [ident(name) for name in step.columns]
-        shown += ["nullif(_broken || _stopped, '') AS _rules", "nullif(_stopped, '') AS _stopped"]
+        shown += [f"nullif({said}, '') AS _rules", "nullif(_stopped, '') AS _stopped"]
         shown += ["nullif(_warned, '') AS _warned", "_filtered"]
         shown += [f"CASE WHEN {kept} THEN to_json(_source)::VARCHAR END AS _fields", *beside]
         if changes:
@@ -49,7 +51,7 @@ def shape_of(step: TableStep, dialect: str, large: int = LARGE) -> Shape:
         checked = checked_sql(step, dialect, "headrace_texts")
         return f"WITH headrace_texts AS ({source}) SELECT {', '.join(shown)} FROM ({checked})"
 
-    constant = {c: "false" if c == "_filtered" else "NULL::VARCHAR" for c in sorted(unspoken(step))}
+    constant = {c: "false" if c == "_filtered" else "NULL::VARCHAR" for c in sorted(never)}
     return Shape(columns, sql, large, constant)
 
 
