@@ -219,7 +219,7 @@ class _Lines:
                 self._place, self._file = place, Records(path, landed.format)
             found.append(as_text(self._file.at(line, lines), str(landed.format.get("encoding") or "utf-8")))
         rows = Array([row for row, *_ in wanted], DataType.int64())
-        return Table.from_pydict({"row": rows, "raw": Array(found, DataType.string())})
+        return Table.from_pydict({"row": rows, "raw": Array(found, DataType.large_string())})
 
     def close(self) -> None:
         if self._file is not None:
