@@ -51,6 +51,22 @@ def test_packed_files_give_the_same(tmp_path):
         assert found == [b"line 49999\xff\r\nline 50000\xff", b"line 1\xff", b""]
 
 
+def test_a_packed_file_that_breaks_off_gives_all_lines_before_that(tmp_path):
+    path = tmp_path / "x.gz"
+    texts = [b"%d,%d\n" % (n, n * 7919 % 1_000_003) for n in range(60_000)]
+    path.write_bytes(gzip.compress(b"".join(texts))[:-50_000])
+    whole = 0
+    with pytest.raises(EOFError), open_plain(path, "gzip") as stream:
+        for whole, _ in enumerate(raw.lines(stream, b"\n"), 1):  # noqa: B007 - as far as it came
+            pass
+    assert 10_000 < whole < 60_000
+    with Records(path, {"compression": "gzip"}) as file:
+        for line in (1, whole - 2_000, whole - 1, whole):
+            assert file.at(line, 1) + b"\n" == texts[line - 1]
+        with pytest.raises(EOFError):
+            file.at(whole + 2, 1)
+
+
 def test_broken_packing_raises_what_is_promised(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"nonsense")

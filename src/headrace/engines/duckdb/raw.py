@@ -7,7 +7,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -104,6 +104,20 @@ def _blocks(stream: BinaryIO, end: bytes) -> Iterator[list[bytes]]:
         yield [rest]
 
 
+def _groups(stream: BinaryIO) -> Iterator[list[bytes]]:
+    """The lines of a packed file, which may break off: all that come before its error, and then that."""
+    while True:
+        group: list[bytes] = []
+        try:
+            group.extend(islice(stream, 1_000))
+        except BROKEN:
+            yield group
+            raise
+        if not group:
+            return
+        yield group
+
+
 def _split_wide(data: bytes, end: bytes) -> list[bytes]:
     # In UTF-16 the bytes of a line end also occur across two characters: only even offsets count.
     parts, start, at = [], 0, data.find(end)
@@ -137,8 +151,10 @@ class Records:
 
     def _start(self) -> None:
         self.close()
-        self._stream = open_plain(self._path, self._form.get("compression"))
-        self._blocks = _blocks(self._stream, self._end)
+        packed = self._form.get("compression")
+        self._stream = open_plain(self._path, packed)
+        by_line = packed and self._end == b"\n"
+        self._blocks = _groups(self._stream) if by_line else _blocks(self._stream, self._end)
         self._first = 1
         self._held: list[bytes] = []  # lines from `_first` on: of the block last read, and before as needed
 
